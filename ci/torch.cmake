@@ -1,0 +1,23 @@
+# _c10d: the only user of libtorch. Built against the torch that is installed, with torch's own pybind11: another
+# version of pybind11 would not see torch's classes.
+execute_process(COMMAND ${Python_EXECUTABLE} -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+  OUTPUT_VARIABLE HPCORE_TORCH_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT HPCORE_TORCH_ROOT)
+  execute_process(COMMAND ${Python_EXECUTABLE} -c "import sysconfig; print(sysconfig.get_paths()['purelib'] + '/torch')"
+    OUTPUT_VARIABLE HPCORE_TORCH_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
+endif()
+if(NOT EXISTS ${HPCORE_TORCH_ROOT}/include)
+  message(WARNING "hpcore: no torch in ${HPCORE_TORCH_ROOT}: the c10d backend is not built. Install torch==2.13.0 first, then build again")
+  return()
+endif()
+add_library(_c10d MODULE ${HPCORE_TORCH_SOURCES})
+target_include_directories(_c10d SYSTEM PRIVATE ${HPCORE_TORCH_ROOT}/include
+  ${HPCORE_TORCH_ROOT}/include/torch/csrc/api/include ${Python_INCLUDE_DIRS})
+target_compile_definitions(_c10d PRIVATE USE_DISTRIBUTED USE_C10D_GLOO _GLIBCXX_USE_CXX11_ABI=1)
+target_compile_options(_c10d PRIVATE -Wall -Wextra -Werror -fvisibility=hidden -g0)
+target_link_directories(_c10d PRIVATE ${HPCORE_TORCH_ROOT}/lib)
+target_link_libraries(_c10d PRIVATE hpcore torch torch_cpu c10 torch_python)
+set_target_properties(_c10d PROPERTIES PREFIX "" SUFFIX ".${Python_SOABI}.so"
+  BUILD_RPATH "$ORIGIN;$ORIGIN/../torch/lib;${HPCORE_TORCH_ROOT}/lib" INSTALL_RPATH "$ORIGIN;$ORIGIN/../torch/lib"
+  BUILD_WITH_INSTALL_RPATH OFF)
+list(APPEND HPCORE_TARGETS _c10d)

@@ -1,0 +1,26 @@
+// Purpose: sleeping on a 32-bit word of shared memory. Shared (not private) futexes: words live in memfd mappings.
+// Threads: thread-safe. A wait may return early for no reason: the caller checks its condition again.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+namespace hpcore {
+
+using Clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC: comparable between processes of one node
+using TimePoint = Clock::time_point;
+
+enum class WaitResult { kWoken, kChanged, kTimeout };
+
+// Sleeps while word == expected, until woken or until the deadline.
+WaitResult futex_wait(const std::atomic<uint32_t>& word, uint32_t expected, TimePoint deadline);
+// Wakes up to `count` sleepers; returns how many.
+int futex_wake(const std::atomic<uint32_t>& word, int count);
+
+inline uint64_t monotonic_ns() {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count());
+}
+
+}  // namespace hpcore

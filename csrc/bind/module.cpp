@@ -1,0 +1,14 @@
+// The Python module _core: one register_<room>() per room, nothing else.
+#include <pybind11/pybind11.h>
+
+#include "bind/register.hpp"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "hpcore's native rooms below torch/";
+  hpcore::bind::register_base(module);
+  hpcore::bind::register_roster(module);
+  hpcore::bind::register_store(module);
+  hpcore::bind::register_collective(module);
+  hpcore::bind::register_state(module);
+  hpcore::bind::register_dataset(module);
+}

@@ -1,0 +1,15 @@
+// Purpose: what each register_<room>.cpp of this folder offers to module.cpp. Order of calls = order of dependence.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace hpcore::bind {
+
+void register_base(pybind11::module_& module);
+void register_dataset(pybind11::module_& module);
+void register_state(pybind11::module_& module);
+void register_collective(pybind11::module_& module);
+void register_store(pybind11::module_& module);
+void register_roster(pybind11::module_& module);
+
+}  // namespace hpcore::bind

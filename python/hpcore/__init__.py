@@ -1,0 +1,1 @@
+"""Training that does not stop: checkpointless, elastic distributed PyTorch."""
