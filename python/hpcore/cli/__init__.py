@@ -1,0 +1,1 @@
+"""The `hpcore` command. Nothing imports this package."""

@@ -1,0 +1,1 @@
+"""Who is a member: rosters, the pure decision function, coordinators."""

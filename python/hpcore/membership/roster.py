@@ -1,0 +1,121 @@
+"""The roster: which worker holds which rank in one generation.
+
+Immutable and thread-safe. The agent makes one a generation and publishes its bytes (JSON) on the notice board; workers
+read them there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcore.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Member:
+    """One worker with a rank: `slot` is its place in the node segment, `incarnation` is never reused."""
+
+    rank: int
+    slot: int
+    incarnation: int
+    pid: int
+    node: int = 0
+
+
+@dataclass(frozen=True)
+class Roster:
+    """An immutable, numbered list of members, ordered by rank.
+
+    `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the slots that hold it
+    whole, `detected_ns` and `decided_ns` are CLOCK_MONOTONIC nanoseconds.
+    """
+
+    generation: int
+    job: str
+    steps: int
+    members: tuple[Member, ...]
+    receivers: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
+    reason: str = ""
+    detected_ns: int = 0
+    decided_ns: int = 0
+    _ranks: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.members, key=lambda member: member.rank))
+        if [member.rank for member in ordered] != list(range(len(ordered))):
+            raise InvalidArgument(
+                f"roster {self.generation} has ranks {[m.rank for m in ordered]}; they must be 0..{len(ordered) - 1}"
+            )
+        ranks = {member.slot: member.rank for member in ordered}
+        if len(ranks) != len(ordered):
+            raise InvalidArgument(
+                f"roster {self.generation} names a slot twice: {[m.slot for m in ordered]}"
+            )
+        object.__setattr__(self, "members", ordered)
+        object.__setattr__(self, "receivers", tuple(self.receivers))
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "_ranks", ranks)
+
+    @property
+    def world_size(self) -> int:
+        """Number of members."""
+        return len(self.members)
+
+    @property
+    def slots(self) -> list[int]:
+        """Slots in the order of ranks."""
+        return [member.slot for member in self.members]
+
+    def rank_of(self, slot: int) -> int | None:
+        """The rank that `slot` holds, or None if this roster does not name it."""
+        return self._ranks.get(slot)
+
+    def member_of(self, slot: int) -> Member | None:
+        """The member in `slot`, or None if this roster does not name it."""
+        rank = self._ranks.get(slot)
+        return None if rank is None else self.members[rank]
+
+    def to_bytes(self) -> bytes:
+        """JSON, as it lies on the notice board."""
+        return json.dumps(self.to_dict(), separators=(",", ":")).encode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, in the schema of docs/architecture.md."""
+        return {
+            "generation": self.generation,
+            "job": self.job,
+            "steps": self.steps,
+            "members": [
+                {
+                    "rank": m.rank,
+                    "slot": m.slot,
+                    "incarnation": m.incarnation,
+                    "pid": m.pid,
+                    "node": m.node,
+                }
+                for m in self.members
+            ],
+            "receivers": list(self.receivers),
+            "sources": list(self.sources),
+            "reason": self.reason,
+            "detected_ns": self.detected_ns,
+            "decided_ns": self.decided_ns,
+        }
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Roster:
+        """The inverse of `to_bytes`.
+
+        Raises InvalidArgument if the bytes are no roster.
+        """
+        try:
+            value = json.loads(data)
+            members = tuple(Member(**member) for member in value.pop("members"))
+            return Roster(members=members, **value)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            raise InvalidArgument(f"not a roster ({error}): {data[:80]!r}") from error
