@@ -6,7 +6,6 @@ import os
 import threading
 
 import pytest
-
 from hpcore import _core, errors
 
 
@@ -97,11 +96,11 @@ def test_store_queue_keeps_its_order(store: _core.SharedStore) -> None:
 
 
 def test_store_full_names_key_and_sizes_and_goes_on(store: _core.SharedStore) -> None:
-    with pytest.raises(errors.OutOfSpace, match=r"key 'big' needs \d+ bytes, \d+ of 1048576 are free"):
+    with pytest.raises(errors.OutOfSpace, match=r"'big' needs \d+ bytes, \d+ of 1048576 are free"):
         store.set("big", b"x" * (2 << 20))
     i = 0
     with pytest.raises(errors.OutOfSpace):
-        for i in range(1000):  # noqa: B007
+        for i in range(1000):
             store.set(f"k{i}", bytes([i % 256]) * 5000)
     assert i > 150
     assert all(store.get(f"k{j}", 0.0) == bytes([j % 256]) * 5000 for j in range(i))
@@ -120,7 +119,7 @@ def test_store_memory_does_not_wear_out(store: _core.SharedStore) -> None:
         if i % 100 == 0:
             for k in range(3):
                 store.delete(f"a{k}")
-    for key in store.keys():
+    for key in list(store.keys()):
         if key != "stays":
             store.delete(key)
     assert store.get("stays", 0.0) == b"s" * 1000
@@ -147,7 +146,8 @@ def test_store_refuses_long_keys_and_foreign_memory(store: _core.SharedStore) ->
 def test_store_wakes_waiters_of_other_threads(store: _core.SharedStore) -> None:
     seen: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda k=k: seen.append(store.get(k, 30.0))) for k in ("a", "b", "a")
+        threading.Thread(target=lambda k=k: seen.append(store.get(k, 30.0)))
+        for k in ("a", "b", "a")
     ]
     threads.append(threading.Thread(target=lambda: seen.append(store.queue_pop("q", True, 30.0))))
     for thread in threads:

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable
 
 import pytest
-
 from hpcore import _core, errors
 
 
@@ -23,6 +22,7 @@ def fork(work: Callable[[], None]) -> int:
             code = 0
         except BaseException:
             traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     return pid
@@ -80,7 +80,7 @@ CHANGES: dict[str, Callable[[_core.SharedStore], object]] = {
 
 
 def prepare() -> _core.SharedStore:
-    """A nearly full store of 64 KiB with holes, so that a large value makes it join its free blocks."""
+    """A store of 64 KiB whose free room is in small pieces: a large value makes it join them."""
     store = _core.SharedStore.create(64 << 10)
     room = store.free_bytes()
     fillers = [f"fill{i}" for i in range(room // 2200)]
@@ -135,9 +135,9 @@ def test_store_change_is_whole_or_absent_after_a_kill_at_every_step(name: str) -
         if code == 0:
             break
         assert code == -signal.SIGKILL
-        with contextlib.suppress(errors.NotFound, errors.OutOfSpace):  # it was done before the kill
+        with contextlib.suppress(errors.NotFound, errors.OutOfSpace):  # was done before the kill
             CHANGES[name](store)  # the store works on
-        for key in store.keys():
+        for key in list(store.keys()):
             store.delete(key)
         assert store.free_bytes() >= room, f"the kill at step {steps} left a leak"
         store.set("all", b"x" * 40_000)
@@ -171,12 +171,15 @@ def test_store_survives_kills_at_random_times() -> None:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             assert reap(pid) == -signal.SIGKILL
-        for key in store.keys():
+        for key in list(store.keys()):
             if key.startswith("k"):
                 value = store.get(key, 0.0)
                 assert value == value[:1] * len(value), key
         assert len(store.keys()) == store.num_keys()
-    store.set("room", b"x" * 100_000)
+    for key in list(store.keys()):
+        store.delete(key)
+    assert store.num_keys() == 0
+    store.set("room", b"x" * 200_000)  # nothing leaked
 
 
 def test_store_waiter_killed_does_not_disturb_others() -> None:
