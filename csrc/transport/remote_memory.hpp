@@ -1,0 +1,56 @@
+// Purpose: reads another process's memory into one's own: the contract, and the one function that
+// makes a reader.
+//   process_vm_readv   one copy, the other process does nothing. Needs the kernel's leave (ptrace
+//   rules: same user,
+//                      dumpable, Yama). /proc/pid/mem obeys the same rules, so it is no way around.
+//   staging            where that is refused: the other process runs a StagingServer that copies
+//   what is asked for into
+//                      shared memory. Two copies and the other process's help.
+// Threads: read() is thread-safe. Ownership: the reader owns nothing of the other process; a pid
+// that was recycled is seen by the digests of what was read, not here. Lifecycle: plain object,
+// reads until it is destroyed.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "transport/regions.hpp"
+
+namespace hpcore::transport {
+
+struct StagingArea;
+
+// True when the caller should give up (generation revoked, deadline passed). Called often, from any
+// thread.
+using StopCondition = std::function<bool()>;
+
+class RemoteMemory {
+ public:
+  virtual ~RemoteMemory() = default;
+  // Copies [offset, offset + bytes) of the other process's range to the same offsets of `into`.
+  // kPeerDead: it is gone. kTimeout: it did not answer. kAborted: `stop` said so. Nothing outside
+  // `into` is written.
+  [[nodiscard]] virtual Status read(uint64_t offset, uint64_t bytes, const RegionMap& into,
+                                    const StopCondition& stop) = 0;
+  [[nodiscard]] virtual const char* method() const = 0;
+};
+
+enum class Method { kProbe, kProcessMemory, kStaging };
+
+struct RemoteProcess {
+  pid_t pid = 0;
+  const RegionMap* regions = nullptr;  // what is exposed there; outlives the reader
+  StagingArea* staging =
+      nullptr;  // that process's staging area, in shared memory; outlives the reader
+  uint64_t generation = 0;
+};
+
+// Probes unless told which. Fails with kPeerDead if there is no such process, kUnsupported if no
+// method is left.
+Result<std::unique_ptr<RemoteMemory>> open_remote_memory(const RemoteProcess& process,
+                                                         Method method = Method::kProbe);
+
+}  // namespace hpcore::transport

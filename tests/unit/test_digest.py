@@ -1,0 +1,81 @@
+"""digest128: the same value from hardware, portable code and a plain model; what it must notice."""
+
+import random
+
+import pytest
+from hpcore import _core
+from hpcore.errors import InvalidArgument
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def crc32c_model(crc: int, data: bytes) -> int:
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+def digest_model(data: bytes) -> bytes:
+    """The definition, written down once more: lane i mod 4 gets word i, all lanes get the length."""
+    padded = data + bytes(-len(data) % 32)
+    out = b""
+    for lane in range(4):
+        crc = 0xFFFFFFFF
+        for at in range(8 * lane, len(padded), 32):
+            crc = crc32c_model(crc, padded[at : at + 8])
+        crc = crc32c_model(crc, len(data).to_bytes(8, "little"))
+        out += (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
+    return out
+
+
+# Digests travel between machines and versions: these never change.
+GOLDEN = {
+    b"": "8ab2288c8ab2288c8ab2288c8ab2288c",
+    b"hpcore": "0baba11cc9e215f1c9e215f1c9e215f1",
+    bytes(range(256)): "e18da5388f6c75fecc39e8b0a2d83876",
+    bytes(1000): "e2e83276e2e83276e2e83276e2e83276",
+}
+
+
+@pytest.mark.parametrize("data", GOLDEN)
+def test_digest_is_the_one_we_promised(data: bytes) -> None:
+    assert _core.digest128(data).hex() == GOLDEN[data]
+
+
+@given(st.binary(max_size=300))
+def test_digest_equals_its_definition(data: bytes) -> None:
+    expected = digest_model(data)
+    assert _core.digest128(data) == expected
+    assert _core.digest128(data, portable=True) == expected
+
+
+@pytest.mark.parametrize("size", [1 << 16, (1 << 20) + 13])
+def test_digest_is_the_same_in_portable_code(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert _core.digest128(data) == _core.digest128(data, portable=True)
+
+
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_digest_notices_a_flipped_bit(data: bytes, draw: st.DataObject) -> None:
+    bit = draw.draw(st.integers(0, 8 * len(data) - 1))
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << (bit % 8)
+    assert _core.digest128(bytes(changed)) != _core.digest128(data)
+
+
+@given(st.binary(max_size=100))
+def test_digest_notices_zeros_put_behind(data: bytes) -> None:
+    assert _core.digest128(data + b"\0") != _core.digest128(data)
+
+
+def test_digest_takes_any_contiguous_buffer() -> None:
+    data = bytes(range(256))
+    assert (
+        _core.digest128(memoryview(data))
+        == _core.digest128(bytearray(data))
+        == _core.digest128(data)
+    )
+    with pytest.raises(InvalidArgument, match="contiguous"):
+        _core.digest128(memoryview(data)[::2])
