@@ -1,16 +1,43 @@
-# make test: a virtual environment, the native build, all tests.
+# make demo   the whole story on one machine, about two minutes; the report's path is printed at the end
+# make test   build, checks, all tests
+# make build | lint | bench | wheel | sanitize | clean
+# On a fresh machine: Python >= 3.10, a C++20 compiler and git are enough; the rest comes into .venv.
 PYTHON3 ?= python3
-VENV := .venv
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+TESTS ?= tests
+export PYTHON := $(BIN)/python
 
-.PHONY: test build
-test: build
-	PATH=$(CURDIR)/$(VENV)/bin:$$PATH PYTHONPATH=python $(VENV)/bin/python -m pytest -q tests
+.PHONY: demo test build lint bench wheel sanitize stubs format install clean
+demo: build
+	@$(BIN)/hpcore demo $(ARGS)
 
-build: $(VENV)/.ready
-	PYTHON=$(CURDIR)/$(VENV)/bin/python bash ci/build.sh
+test: install
+	@bash ci/test.sh $(TESTS)
 
-$(VENV)/.ready:
-	$(PYTHON3) -m venv $(VENV)
-	$(VENV)/bin/pip install -q torch==2.13.0 numpy
-	$(VENV)/bin/pip install -q pybind11 cmake ninja pytest pytest-timeout hypothesis click rich
-	touch $@
+install:
+	@bash ci/install.sh $(PYTHON3) $(VENV)
+
+build: install
+	@bash ci/build.sh
+
+lint: build
+	@bash ci/checks.sh
+
+bench: build
+	@$(BIN)/hpcore bench recovery --quick
+
+stubs: build
+	@$(PYTHON) ci/stubs.py --write
+
+format: install
+	@bash ci/format.sh --write
+
+wheel: install
+	@bash ci/wheel.sh
+
+sanitize: install
+	@bash ci/sanitize.sh address && bash ci/sanitize.sh thread
+
+clean:
+	rm -rf build dist $(VENV) python/hpcore/*.so python/hpcore/_version.py
