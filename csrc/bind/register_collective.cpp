@@ -1,7 +1,200 @@
+// Python's view of collective/: buffers are lists of (address, elements), so that no copy is made.
+// Blocking calls release the GIL and take it for a moment every 50 ms to look for signals.
+#include <pybind11/stl.h>
+
+#include "bind/errors.hpp"
 #include "bind/register.hpp"
+#include "collective/communicator.hpp"
+#include "collective/shared_group.hpp"
 
 namespace hpcore::bind {
+namespace {
 
-void register_collective(pybind11::module_& module) { (void)module; }
+namespace py = pybind11;
+using collective::Buffer;
+using collective::Communicator;
+using collective::DType;
+using collective::Limits;
+using collective::Reduction;
+using collective::SharedGroup;
+using Address = std::pair<uintptr_t, size_t>;  // (address, elements)
+using Addresses = std::vector<Address>;
+
+Buffer buffer_of(const Address& address) {
+  return {reinterpret_cast<void*>(address.first), address.second};
+}
+
+std::vector<Buffer> buffers_of(const Addresses& addresses) {
+  std::vector<Buffer> buffers;
+  buffers.reserve(addresses.size());
+  for (const Address& address : addresses) buffers.push_back(buffer_of(address));
+  return buffers;
+}
+
+DType dtype_of(const std::string& name) {
+  const auto dtype = collective::dtype_named(name);
+  if (!dtype) {
+    check(Status(Code::kInvalid, "\"" + name +
+                                     "\" is no dtype of the collectives (torch's names "
+                                     "without \"torch.\", such as float32)"));
+  }
+  return *dtype;
+}
+
+Reduction reduction_of(const std::string& name, double factor) {
+  const auto op = collective::reduce_op_named(name);
+  if (!op) {
+    check(Status(Code::kInvalid, "\"" + name +
+                                     "\" is no reduction: sum, avg, product, min, max, "
+                                     "band, bor, bxor, premul_sum"));
+  }
+  return {*op, factor};
+}
+
+// Runs operation(limits) without the GIL; Ctrl-C reaches the main thread meanwhile.
+template <typename Operation>
+auto blocking(double timeout_s, Operation operation) {
+  constexpr double kForever = 1e9;
+  const std::function<Status()> poll = [] {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() == 0) return Status();
+    return Status(Code::kAborted, "interrupted by a signal");
+  };
+  Limits limits;
+  limits.poll = &poll;
+  if (timeout_s < kForever) {
+    limits.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                         std::chrono::duration<double>(std::max(timeout_s, 0.0)));
+  }
+  auto result = [&] {
+    const py::gil_scoped_release release;
+    return operation(limits);
+  }();
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return result;
+}
+
+void register_reductions(py::class_<Communicator, std::shared_ptr<Communicator>>& type) {
+  type.def(
+      "all_reduce",
+      [](Communicator& self, const Addresses& buffers, const std::string& dtype,
+         const std::string& op, double timeout_s, double factor) {
+        const auto list = buffers_of(buffers);
+        const DType element = dtype_of(dtype);
+        const Reduction reduction = reduction_of(op, factor);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.all_reduce(list, element, reduction, limits);
+        }));
+      },
+      py::arg("buffers"), py::arg("dtype"), py::arg("op"), py::arg("timeout_s"),
+      py::arg("factor") = 1.0,
+      "Reduces the buffers, seen as one range, over all ranks in place, in rank order.");
+  type.def(
+      "reduce",
+      [](Communicator& self, const Addresses& buffers, const std::string& dtype,
+         const std::string& op, int root, double timeout_s, double factor) {
+        const auto list = buffers_of(buffers);
+        const DType element = dtype_of(dtype);
+        const Reduction reduction = reduction_of(op, factor);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.reduce(list, element, reduction, root, limits);
+        }));
+      },
+      py::arg("buffers"), py::arg("dtype"), py::arg("op"), py::arg("root"), py::arg("timeout_s"),
+      py::arg("factor") = 1.0, "As all_reduce, but only root's buffers are written.");
+}
+
+void register_copies(py::class_<Communicator, std::shared_ptr<Communicator>>& type) {
+  type.def(
+      "broadcast",
+      [](Communicator& self, const Addresses& buffers, int root, double timeout_s) {
+        const auto list = buffers_of(buffers);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.broadcast(list, DType::kUInt8, root, limits);
+        }));
+      },
+      py::arg("buffers"), py::arg("root"), py::arg("timeout_s"),
+      "Copies root's buffers, (address, bytes) each, into everybody's.");
+  type.def(
+      "barrier",
+      [](Communicator& self, double timeout_s) {
+        check(blocking(timeout_s, [&](const Limits& limits) { return self.barrier(limits); }));
+      },
+      py::arg("timeout_s"), "Returns when all ranks have called it.");
+  type.def(
+      "all_gather_bytes",
+      [](Communicator& self, std::string_view data, double timeout_s) {
+        std::vector<py::bytes> gathered;
+        for (const std::string& part : check(blocking(timeout_s, [&](const Limits& limits) {
+               return self.all_gather_bytes(data, limits);
+             }))) {
+          gathered.emplace_back(part);
+        }
+        return gathered;
+      },
+      py::arg("data"), py::arg("timeout_s"), "Each rank's data, of any size, in rank order.");
+}
+
+void register_communicator(py::module_& module) {
+  py::class_<Communicator, std::shared_ptr<Communicator>> type(
+      module, "Communicator",
+      "Collective operations between the processes of one node, for one generation. One operation "
+      "at a time; abort() and close() from any thread.");
+  type.def_static(
+      "rehearsal",
+      [](int world_size) {
+        if (world_size < 1) {
+          check(Status(Code::kInvalid,
+                       "world_size must be at least 1, not " + std::to_string(world_size)));
+        }
+        return Communicator::rehearsal(world_size);
+      },
+      py::arg("world_size"),
+      "A communicator whose operations complete at once on the caller's own data, as the last of "
+      "world_size ranks. Reductions return the data unscaled.");
+  type.def_static(
+      "over_group",
+      [](const std::shared_ptr<SharedGroup>& group, uint64_t generation, int rank) {
+        return check(Communicator::create(check(collective::Channel::create(
+            check(group->channel_memory()), rank, generation, group->revocation()))));
+      },
+      py::arg("group"), py::arg("generation"), py::arg("rank"),
+      "A communicator over memory of its own, outside of a node segment.");
+  type.def_property_readonly("rank", &Communicator::rank);
+  type.def_property_readonly("world_size", &Communicator::size);
+  type.def_property_readonly("generation", &Communicator::generation);
+  type.def_property_readonly("sequence", &Communicator::sequence, "Operations begun so far.");
+  type.def("abort", &Communicator::abort,
+           "Ends the operation under way in another thread, and all later ones, with Aborted.");
+  type.def("close", &Communicator::close, "As abort; a second call does nothing.");
+  type.def("__enter__", [](py::object self) { return self; });
+  type.def("__exit__", [](Communicator& self, const py::args&) { self.close(); });
+  register_reductions(type);
+  register_copies(type);
+}
+
+void register_group(py::module_& module) {
+  py::class_<SharedGroup, std::shared_ptr<SharedGroup>>(
+      module, "SharedGroup", "The memory of a communicator of its own: a memfd.")
+      .def_static(
+          "create",
+          [](int members, size_t area_bytes) {
+            return check(SharedGroup::create(members, area_bytes));
+          },
+          py::arg("members"), py::arg("area_bytes") = size_t{4} << 20)
+      .def_static(
+          "open", [](int fd) { return check(SharedGroup::open(fd)); }, py::arg("fd"))
+      .def_property_readonly("fd", &SharedGroup::fd)
+      .def_property_readonly("members", &SharedGroup::members)
+      .def("revoke", &SharedGroup::revoke, py::arg("generation"),
+           "Ends this generation and all before it for all members.");
+}
+
+}  // namespace
+
+void register_collective(pybind11::module_& module) {
+  register_group(module);
+  register_communicator(module);
+}
 
 }  // namespace hpcore::bind

@@ -9,9 +9,11 @@ import typing
 import typing_extensions
 
 __all__: list[str] = [
+    "Communicator",
     "DatasetFile",
     "DatasetWriter",
     "Permutation",
+    "SharedGroup",
     "SharedStore",
     "digest128",
     "digest_code",
@@ -114,6 +116,120 @@ class SharedStore:
         """
     @property
     def size_bytes(self) -> int: ...
+
+class SharedGroup:
+    """
+    The memory of a communicator of its own: a memfd.
+    """
+    @staticmethod
+    def create(
+        members: typing.SupportsInt | typing.SupportsIndex,
+        area_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304,
+    ) -> SharedGroup: ...
+    @staticmethod
+    def open(fd: typing.SupportsInt | typing.SupportsIndex) -> SharedGroup: ...
+    def revoke(self, generation: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Ends this generation and all before it for all members.
+        """
+    @property
+    def fd(self) -> int: ...
+    @property
+    def members(self) -> int: ...
+
+class Communicator:
+    """
+    Collective operations between the processes of one node, for one generation. One operation at a time; abort() and close() from any thread.
+    """
+    @staticmethod
+    def over_group(
+        group: SharedGroup,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        rank: typing.SupportsInt | typing.SupportsIndex,
+    ) -> Communicator:
+        """
+        A communicator over memory of its own, outside of a node segment.
+        """
+    @staticmethod
+    def rehearsal(world_size: typing.SupportsInt | typing.SupportsIndex) -> Communicator:
+        """
+        A communicator whose operations complete at once on the caller's own data, as the last of world_size ranks. Reductions return the data unscaled.
+        """
+    def __enter__(self) -> typing.Any: ...
+    def __exit__(self, *args) -> None: ...
+    def abort(self) -> None:
+        """
+        Ends the operation under way in another thread, and all later ones, with Aborted.
+        """
+    def all_gather_bytes(
+        self, data: str, timeout_s: typing.SupportsFloat | typing.SupportsIndex
+    ) -> list[bytes]:
+        """
+        Each rank's data, of any size, in rank order.
+        """
+    def all_reduce(
+        self,
+        buffers: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        dtype: str,
+        op: str,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+        factor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    ) -> None:
+        """
+        Reduces the buffers, seen as one range, over all ranks in place, in rank order.
+        """
+    def barrier(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Returns when all ranks have called it.
+        """
+    def broadcast(
+        self,
+        buffers: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        root: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        Copies root's buffers, (address, bytes) each, into everybody's.
+        """
+    def close(self) -> None:
+        """
+        As abort; a second call does nothing.
+        """
+    def reduce(
+        self,
+        buffers: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        dtype: str,
+        op: str,
+        root: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+        factor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    ) -> None:
+        """
+        As all_reduce, but only root's buffers are written.
+        """
+    @property
+    def generation(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def sequence(self) -> int:
+        """
+        Operations begun so far.
+        """
+    @property
+    def world_size(self) -> int: ...
 
 class Permutation:
     """

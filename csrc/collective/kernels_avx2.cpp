@@ -1,0 +1,28 @@
+// The reductions for x86 CPUs with AVX2: the same loops, wider. No FMA: it would change bits.
+#include <cstdint>
+
+#include "collective/kernels.hpp"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+
+namespace hpcore::collective::avx2 {
+namespace {
+namespace loops {
+#include "collective/kernels_impl.hpp"
+}
+}  // namespace
+
+ReduceKernel find(DType dtype, ReduceOp op);
+ReduceKernel find(DType dtype, ReduceOp op) { return loops::find(dtype, op); }
+
+}  // namespace hpcore::collective::avx2
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
