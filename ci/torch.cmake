@@ -6,10 +6,22 @@ if(NOT HPCORE_TORCH_ROOT)
   execute_process(COMMAND ${Python_EXECUTABLE} -c "import sysconfig; print(sysconfig.get_paths()['purelib'] + '/torch')"
     OUTPUT_VARIABLE HPCORE_TORCH_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
 endif()
+# torch is pinned in pyproject.toml: between minors the class layout of c10d changes.
+file(STRINGS ${PROJECT_SOURCE_DIR}/pyproject.toml HPCORE_TORCH_PIN REGEX "\"torch==[0-9.]+\"")
+string(REGEX REPLACE ".*\"torch==([0-9]+\\.[0-9]+)[0-9.]*\".*" "\\1" HPCORE_TORCH_PIN "${HPCORE_TORCH_PIN}")
 if(NOT EXISTS ${HPCORE_TORCH_ROOT}/include)
-  message(WARNING "hpcore: no torch in ${HPCORE_TORCH_ROOT}: the c10d backend is not built. Install torch==2.13.0 first, then build again")
+  message(WARNING "hpcore: no torch in ${HPCORE_TORCH_ROOT}: the c10d backend is not built. "
+    "Install torch ${HPCORE_TORCH_PIN} first, then build again")
   return()
 endif()
+file(STRINGS ${HPCORE_TORCH_ROOT}/version.py HPCORE_TORCH_VERSION REGEX "^__version__ =")
+string(REGEX REPLACE "^[^0-9]*([0-9]+\\.[0-9]+).*" "\\1" HPCORE_TORCH_VERSION "${HPCORE_TORCH_VERSION}")
+if(NOT HPCORE_TORCH_VERSION STREQUAL HPCORE_TORCH_PIN)
+  message(WARNING "hpcore: torch ${HPCORE_TORCH_VERSION} in ${HPCORE_TORCH_ROOT}: the c10d backend is not built, "
+    "it is for torch ${HPCORE_TORCH_PIN}. Install that, then build again")
+  return()
+endif()
+message(STATUS "hpcore: _c10d for torch ${HPCORE_TORCH_VERSION} in ${HPCORE_TORCH_ROOT}")
 add_library(_c10d MODULE ${HPCORE_TORCH_SOURCES})
 target_include_directories(_c10d SYSTEM PRIVATE ${HPCORE_TORCH_ROOT}/include
   ${HPCORE_TORCH_ROOT}/include/torch/csrc/api/include ${Python_INCLUDE_DIRS})
