@@ -1,6 +1,7 @@
-"""A node in a nutshell: workers as small state machines, an agent that only does what `decide` says, any order of events.
-
-One `random.Random(seed)` makes every choice, so a seed is a replay. Invariants are asserted where they would break.
+"""A node in a nutshell: workers as small state machines, an agent that only does what `decide`
+says, any order of events.
+ One `random.Random(seed)` makes every choice, so a seed is a replay. Invariants are asserted
+where they would break.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Simulation:
         self.cluster = Cluster("sim", self.plan.nproc, self.plan.nproc, self.plan.standbys)
         self.faults_left = self.plan.faults
 
-    # --- the agent ----------------------------------------------------------------------------------------------------
+    # --- the agent ------------------------------------------------------------------------------
 
     def deliver(self, event: Event) -> None:
         if isinstance(event, Died):
@@ -184,7 +185,7 @@ class Simulation:
             slot, "spawn", Spawned(self.now_ns, slot, self.incarnations, 1000 + slot, spawn.rank)
         )
 
-    # --- the workers --------------------------------------------------------------------------------------------------
+    # --- the workers ----------------------------------------------------------------------------
 
     def tell(self, slot: int, kind: str, event: Event) -> None:
         self.queues[slot, kind].append(event)
@@ -299,7 +300,7 @@ class Simulation:
         args = (self.now_ns, process.slot, process.incarnation, roster.generation, step, torn)
         self.tell(process.slot, "fault", Faulted(*args, f"Error {self.rng.random()}"))
 
-    # --- the run ------------------------------------------------------------------------------------------------------
+    # --- the run --------------------------------------------------------------------------------
 
     def run(self) -> Stop:
         self.deliver(Tick(self.now_ns))
@@ -332,7 +333,7 @@ class Simulation:
                 self.recycle(event)
             return True
         living = [p for p in self.processes.values() if p.alive]
-        return bool(living) and self.act(self.rng.choice(living)) or bool(queues)
+        return (bool(living) and self.act(self.rng.choice(living))) or bool(queues)
 
     def may(self, key: tuple[int, str]) -> bool:
         """A worker is heard only after the agent knows that it was forked."""
@@ -340,7 +341,8 @@ class Simulation:
         return kind == "spawn" or not self.queues.get((slot, "spawn"))
 
     def recycle(self, event: Exited) -> None:
-        """A slot is used again when its exit was seen, its death is told and no current roster names it."""
+        """A slot is used again when its exit was seen, its death is told and no current roster
+        names it."""
         for slot, process in list(self.processes.items()):
             told = not any(self.queues[slot, kind] for kind in ("death", "exit", "stage", "fault"))
             named = self.rosters and self.rosters[-1].rank_of(slot) is not None

@@ -1,5 +1,6 @@
-"""`hpcore`: the command group. Each command's module is imported when the command is used, so that `hpcore run` starts
-fast and a module that cannot be imported breaks its own command only."""
+"""`hpcore`: the command group. Each command's module is imported when the command is used, so
+that `hpcore run` starts fast and a module that cannot be imported breaks its own command
+only."""
 
 from __future__ import annotations
 

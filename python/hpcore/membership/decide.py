@@ -1,8 +1,9 @@
-"""Who is a member: `decide(cluster, event, policy, now_ns) -> Decision`. Pure: no clock, no I/O, no randomness.
-
-One event is folded into the facts (`facts.fold`); then the facts as a whole say what is to be done, so that any order of
-events ends in the same place. A roster is made only upon `Closed`, which brings the committed step and who holds its
-state: whoever wants a new generation asks for `close` first.
+"""Who is a member: `decide(cluster, event, policy, now_ns) -> Decision`. Pure: no clock, no I/O,
+no randomness.
+ One event is folded into the facts (`facts.fold`); then the facts as a whole say what is to be
+done, so that any order of events ends in the same place. A roster is made only upon `Closed`,
+which brings the committed step and who holds its state: whoever wants a new generation asks for
+`close` first.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def _stop(cluster: Cluster, stop: Stop) -> Decision:
 
 
 def _is_done(cluster: Cluster) -> bool:
-    """All members finished; or some did, and the others are newcomers that came too late: nobody leaves a Job's loop
-    before all members of a generation have committed its last step."""
+    """All members finished; or some did, and the others are newcomers that came too late: nobody
+    leaves a Job's loop before all members of a generation have committed its last step."""
     roster = cluster.roster
     assert roster is not None
     left = [m for m in roster.members if m.incarnation not in cluster.finished]
@@ -92,7 +93,7 @@ def _failed_rehearsal(cluster: Cluster, event: Event) -> tuple[int, ...]:
     return ()
 
 
-# --- the first roster -------------------------------------------------------------------------------------------------
+# --- the first roster ---------------------------------------------------------------------------
 
 
 def _start(cluster: Cluster, policy: Policy, now_ns: int) -> Decision:
@@ -148,7 +149,7 @@ def _first(cluster: Cluster, ranks: list[WorkerFacts], policy: Policy, now_ns: i
     return replace(decision, roster=roster)
 
 
-# --- later rosters ----------------------------------------------------------------------------------------------------
+# --- later rosters ------------------------------------------------------------------------------
 
 
 def _reasons(cluster: Cluster, policy: Policy, now_ns: int) -> list[str]:
@@ -170,7 +171,8 @@ def _reachable(cluster: Cluster) -> int:
 
 
 def _can_grow(cluster: Cluster) -> bool:
-    """Grow once for all who come, not once for each: as long as more are on the way, wait for them."""
+    """Grow once for all who come, not once for each: as long as more are on the way, wait for
+    them."""
     assert cluster.roster is not None
     ready, wanted = len(candidates(cluster)), cluster.target - cluster.roster.world_size
     coming = len(spares(cluster)) - ready + sum(1 for s in cluster.pending if s.rank is None)
@@ -188,7 +190,8 @@ def _size(cluster: Cluster, policy: Policy) -> int | None:
 def _wait(
     cluster: Cluster, event: Event, policy: Policy, now_ns: int, kill: tuple[int, ...]
 ) -> Decision:
-    """Ranks are missing and nobody can take them yet: wait for a standby on its way, or start one."""
+    """Ranks are missing and nobody can take them yet: wait for a standby on its way, or start
+    one."""
     since = cluster.vacant_ns if cluster.vacant_ns is not None else now_ns
     cluster = replace(cluster, vacant_ns=since)
     deadline = since + policy.deadline_ns
@@ -252,7 +255,7 @@ def _next(
     if barren >= policy.barren_limit:
         reason = f"{barren} generations in a row committed no step; last: {'; '.join(reasons)}"
         return _stop(cluster, Stop(cluster.lost_code or 1, reason))
-    members = members_of(assign(cluster, size))
+    members = members_of(assign(cluster, size, event.steps, event.versions))
     receivers, sources = healing(cluster, members, event.steps, event.versions)
     if not sources:
         return _stop(cluster, _state_lost(cluster, event.steps))
@@ -299,12 +302,12 @@ def _succeed(cluster: Cluster, roster: Roster, barren: int) -> Cluster:
     )
 
 
-# --- standbys ---------------------------------------------------------------------------------------------------------
+# --- standbys -----------------------------------------------------------------------------------
 
 
 def _upkeep(cluster: Cluster, policy: Policy, kill: tuple[int, ...]) -> Decision:
-    """Starts what is missing: a rank's replacement at once, a standby only when the generation has committed a step, so
-    that its start does not slow the heal."""
+    """Starts what is missing: a rank's replacement at once, a standby only when the generation
+    has committed a step, so that its start does not slow the heal."""
     roster = cluster.roster
     assert roster is not None
     cluster = _give_up(cluster, policy)
@@ -322,7 +325,8 @@ def _upkeep(cluster: Cluster, policy: Policy, kill: tuple[int, ...]) -> Decision
 
 
 def _give_up(cluster: Cluster, policy: Policy) -> Cluster:
-    """Standbys that die at once, again and again, are not started any more; the ranks go on without."""
+    """Standbys that die at once, again and again, are not started any more; the ranks go on
+    without."""
     if cluster.start_failures >= policy.failure_limit:
         return replace(cluster, standbys_given_up=True)
     return cluster

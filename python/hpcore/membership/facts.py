@@ -1,7 +1,6 @@
 """Folds one event into the facts. Pure; what is to be done about them is `decide`'s.
-
-The one rule behind all of it: a dead worker is *lost* (recovery's business) if a Job was in charge of it, and otherwise
-*failed* (the job ends with its exit code, as under torchrun).
+ The one rule behind all of it: a dead worker is *lost* (recovery's business) if a Job was in
+charge of it, and otherwise *failed* (the job ends with its exit code, as under torchrun).
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ from hpcore.membership.state import (
 
 
 def fold(cluster: Cluster, event: Event, policy: Policy) -> Cluster:
-    """The facts after `event`. Events of workers that are gone, or of older generations, change nothing."""
+    """The facts after `event`. Events of workers that are gone, or of older generations, change
+    nothing."""
     if cluster.stop is not None:
         return cluster
     match event:

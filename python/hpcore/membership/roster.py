@@ -1,7 +1,6 @@
 """The roster: which worker holds which rank in one generation.
-
-Immutable and thread-safe. The agent makes one a generation and publishes its bytes (JSON) on the notice board; workers
-read them there.
+ Immutable and thread-safe. The agent makes one a generation and publishes its bytes (JSON) on
+the notice board; workers read them there.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from hpcore.errors import InvalidArgument
 
 @dataclass(frozen=True)
 class Member:
-    """One worker with a rank: `slot` is its place in the node segment, `incarnation` is never reused."""
+    """One worker with a rank: `slot` is its place in the node segment, `incarnation` is never
+    reused."""
 
     rank: int
     slot: int
@@ -27,9 +27,8 @@ class Member:
 @dataclass(frozen=True)
 class Roster:
     """An immutable, numbered list of members, ordered by rank.
-
-    `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the slots that hold it
-    whole, `detected_ns` and `decided_ns` are CLOCK_MONOTONIC nanoseconds.
+     `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the
+    slots that hold it whole, `detected_ns` and `decided_ns` are CLOCK_MONOTONIC nanoseconds.
     """
 
     generation: int
@@ -45,9 +44,10 @@ class Roster:
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.members, key=lambda member: member.rank))
-        if [member.rank for member in ordered] != list(range(len(ordered))):
+        held = [member.rank for member in ordered]
+        if held != list(range(len(ordered))):
             raise InvalidArgument(
-                f"roster {self.generation} has ranks {[m.rank for m in ordered]}; they must be 0..{len(ordered) - 1}"
+                f"roster {self.generation} has ranks {held}; they must be 0..{len(ordered) - 1}"
             )
         ranks = {member.slot: member.rank for member in ordered}
         if len(ranks) != len(ordered):

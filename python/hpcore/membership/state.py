@@ -30,7 +30,8 @@ VERSION_NONE, VERSION_TORN, VERSION_APPLYING = -1, -2, -3
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """One living worker. `rank` is the one it was started with (None: standby); a roster overrides it."""
+    """One living worker. `rank` is the one it was started with (None: standby); a roster
+    overrides it."""
 
     slot: int
     incarnation: int
@@ -180,7 +181,8 @@ class Died(Event):
 
 @dataclass(frozen=True)
 class Exited(Event):
-    """A worker's process was reaped; `code` is 128+signal if a signal ended it. Stage and flag as it left them."""
+    """A worker's process was reaped; `code` is 128+signal if a signal ended it. Stage and flag
+    as it left them."""
 
     slot: int = 0
     incarnation: int = 0
@@ -221,7 +223,8 @@ class StopAsked(Event):
 
 @dataclass(frozen=True)
 class Closed(Event):
-    """The current generation is closed: committed steps, and the members' versions (or VERSION_...)."""
+    """The current generation is closed: committed steps, and the members' versions (or
+    VERSION_...)."""
 
     generation: int = 0
     steps: int = 0
@@ -252,7 +255,8 @@ class Resized(Event):
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done, in this order: stop, else kill, close (then say Closed), roster, spawn, wait."""
+    """What is to be done, in this order: stop, else kill, close (then say Closed), roster,
+    spawn, wait."""
 
     cluster: Cluster
     stop: Stop | None = None

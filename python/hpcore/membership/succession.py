@@ -46,11 +46,21 @@ def candidates(cluster: Cluster) -> list[WorkerFacts]:
     return sorted(ready, key=lambda worker: (worker.stage is not Stage.WARM, worker.slot))
 
 
-def assign(cluster: Cluster, size: int) -> list[tuple[int, WorkerFacts]]:
-    """(rank, worker) for `size` ranks: who stays keeps its rank if there still is one, newcomers fill the gaps."""
+def assign(
+    cluster: Cluster, size: int, steps: int, versions: Mapping[int, int]
+) -> list[tuple[int, WorkerFacts]]:
+    """(rank, worker) for `size` ranks: who stays keeps its rank if there still is one, newcomers
+    fill the gaps.
+
+    If ranks must go, those that do not hold the state of `steps` go first.
+    """
     roster = cluster.roster
     assert roster is not None
-    staying = survivors(cluster)[:size]
+    ranked = survivors(cluster)
+    staying = sorted(
+        ranked,
+        key=lambda w: not _holds(cluster, w.slot, steps, versions),  # stable: by rank otherwise
+    )[:size]
     ranks: dict[int, WorkerFacts] = {}
     moving = []
     for worker in staying:
@@ -76,10 +86,10 @@ def healing(
     cluster: Cluster, members: tuple[Member, ...], steps: int, versions: Mapping[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(receivers, sources) among `members`, as slots in the order of ranks.
-
-    A newcomer receives whatever its version says: one that was let go and is taken back at once still has its old one.
-    Before the first committed step the state is what the script built; if nobody has been named its holder (or the
-    holder is lost), the first who is left is. Sources are empty if the state of `steps` > 0 is lost.
+     A newcomer receives whatever its version says: one that was let go and is taken back at once
+    still has its old one. Before the first committed step the state is what the script built; if
+    nobody has been named its holder (or the holder is lost), the first who is left is. Sources are
+    empty if the state of `steps` > 0 is lost.
     """
     old = cluster.roster
     assert old is not None
@@ -87,8 +97,7 @@ def healing(
     for member in members:
         before = old.member_of(member.slot)
         stayed = before is not None and before.incarnation == member.incarnation
-        torn = cluster.faulted.get(member.slot)
-        if stayed and _whole(versions.get(member.slot, VERSION_NONE), steps, torn):
+        if stayed and _holds(cluster, member.slot, steps, versions):
             whole.append(member.slot)
     if not whole and steps == 0:
         whole = [_first_holder(old, members)]
@@ -96,9 +105,11 @@ def healing(
     return receivers, tuple(whole)
 
 
-def _whole(version: int, steps: int, torn: bool | None) -> bool:
-    """Whether a member that stays has the state of `steps`, or will have it as soon as it has applied what it holds.
-    One that faulted (`torn` is not None) will not: the gradients of its step are gone."""
+def _holds(cluster: Cluster, slot: int, steps: int, versions: Mapping[int, int]) -> bool:
+    """Whether a member that stays has the state of `steps`, or will have it as soon as it has
+    applied what it holds. One that faulted will not: the gradients of its step are gone."""
+    version = versions.get(slot, VERSION_NONE)
+    torn = cluster.faulted.get(slot)
     if torn is not None:
         return version == steps and not torn
     return version in (steps, VERSION_APPLYING) or version == steps - 1 >= 0
