@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("unit", "contract", "sim", "multiprocess", "multinode", "gpu")
 MARK = "HPCORE_TEST_MARK"
 FAILED = pytest.StashKey[bool]()
-GRACE_S = 3.0
+GRACE_S = float(os.environ.get("HPCORE_TEST_GRACE_S", "3"))
 """How long processes may take to be gone after a test has ended."""
 
 _BYSTANDERS = ("resource_tracker", "forkserver")
