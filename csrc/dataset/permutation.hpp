@@ -1,9 +1,11 @@
 // Purpose: the order of samples: a keyed permutation of 0 .. n-1 that is computed, not stored.
 // Position k of epoch e under a seed is a pure function of (n, seed, e, k): nothing is to be saved,
-// restored or agreed. How: an alternating Feistel network of 8 rounds over the smallest power of
-// two that holds n (at least 2^6), walked along its cycle until the value is below n (fewer than
-// two walks on average for n > 32). Statistical quality, no secrecy. Threads: immutable,
-// thread-safe. Ownership: a value.
+// restored or agreed.
+// How: an alternating Feistel network of 8 rounds over the smallest power of two that holds n (at
+// least 2^6), walked along its cycle until the value is below n (fewer than two walks on average
+// for n > 32). Statistical quality, no secrecy.
+// Threads: immutable, thread-safe.
+// Ownership: a value.
 #pragma once
 
 #include <array>

@@ -1,7 +1,7 @@
 // Purpose: writes a .hpd file, document by document, in one pass and with one block of memory. The
 // file appears under its name only when it is whole: it is written beside it, synced, renamed.
-// Threads: one thread. Ownership: owns the descriptor and, until finish(), the temporary file
-// (removed on destruction).
+// Threads: one thread.
+// Ownership: owns the descriptor and, until finish(), the temporary file (removed on destruction).
 #pragma once
 
 #include <string>

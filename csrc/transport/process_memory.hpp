@@ -1,5 +1,7 @@
 // Purpose: RemoteMemory by process_vm_readv, scatter/gather: many small tensors cost one system
-// call. Threads: thread-safe. Ownership: none.
+// call.
+// Threads: thread-safe.
+// Ownership: none.
 #pragma once
 
 #include "transport/remote_memory.hpp"

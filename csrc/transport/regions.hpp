@@ -1,7 +1,8 @@
 // Purpose: pieces of a process's memory, one after the other, as one virtual byte range. Offset o
 // of the range means the same byte of the same tensor in every process whose regions have the same
-// sizes. Threads: immutable after construction, thread-safe. Ownership: does not own the memory it
-// describes.
+// sizes.
+// Threads: immutable after construction, thread-safe.
+// Ownership: does not own the memory it describes.
 #pragma once
 
 #include <sys/uio.h>

@@ -1,14 +1,13 @@
 // Purpose: reads another process's memory into one's own: the contract, and the one function that
 // makes a reader.
-//   process_vm_readv   one copy, the other process does nothing. Needs the kernel's leave (ptrace
-//   rules: same user,
-//                      dumpable, Yama). /proc/pid/mem obeys the same rules, so it is no way around.
+//   process_vm_readv   one copy; the other process does nothing. Needs the kernel's leave (ptrace
+//                      rules: same user, dumpable, Yama). /proc/pid/mem obeys the same rules, so
+//                      it is no way around.
 //   staging            where that is refused: the other process runs a StagingServer that copies
-//   what is asked for into
-//                      shared memory. Two copies and the other process's help.
-// Threads: read() is thread-safe. Ownership: the reader owns nothing of the other process; a pid
-// that was recycled is seen by the digests of what was read, not here. Lifecycle: plain object,
-// reads until it is destroyed.
+//                      what is asked for into shared memory. Two copies and the other's help.
+// Threads: read() is thread-safe.
+// Ownership: nothing of the other process. A pid that was recycled is seen by the digests of what
+// was read, not here. Lifecycle: plain object, reads until it is destroyed.
 #pragma once
 
 #include <sys/types.h>

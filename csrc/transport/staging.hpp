@@ -1,11 +1,13 @@
 // Purpose: RemoteMemory through shared memory, for where the kernel forbids reading another
 // process. A reader claims a cell of the source's StagingArea, writes which range it wants, rings;
 // the source's StagingServer (one native thread, asleep otherwise) fills the cell; the reader
-// copies it out and frees it. Every cell's word carries the generation: a reader of an older one
-// meets a foreign word and stops; a reader that died leaves its cell taken until the next
-// generation (its death ends this one). Threads: StagingMemory is thread-safe; StagingServer's
-// start/stop are one thread. Ownership: the area is shared memory that outlives both; the server
-// reads its process's regions, so it must be stopped before they are freed.
+// copies it out and frees it.
+// Every cell's word carries the generation: a reader of an older one meets a foreign word and
+// stops; a reader that died leaves its cell taken until the next generation (its death ends this
+// one).
+// Threads: StagingMemory is thread-safe; StagingServer's start/stop are one thread.
+// Ownership: the area is shared memory that outlives both; the server reads its process's regions,
+// so it must be stopped before they are freed.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
-"""Token datasets in one mapped file: built once, read by every process, order computed instead of stored.
+"""Token datasets in one mapped file: built once, read by every process, order not stored.
 
-The sample at position ``k`` of an epoch is ``Permutation(len(dataset), seed, epoch)(k)``: a pure function, so a job
-that goes on after a fault, or with another number of ranks, needs no saved data position.
+The sample at position ``k`` of an epoch is ``Permutation(len(dataset), seed, epoch)(k)``: a pure
+function, so a job that goes on after a fault, or with another number of ranks, needs no saved data
+position.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 Permutation = _core.Permutation
-"""``Permutation(count, seed, epoch)``: ``p(k)`` is the sample at position k, ``p.many(first, count)`` a list."""
+"""``Permutation(count, seed, epoch)``: ``p(k)`` is the sample at position k."""
 
 _TOKEN_BYTES = {"uint8": 1, "uint16": 2}
 
@@ -59,7 +60,11 @@ def _describe(path: str, fields: dict[str, Any]) -> DatasetInfo:
 
 
 def text_files(paths: Iterable[str | os.PathLike[str]], pattern: str = "*") -> list[Path]:
-    """The files meant by ``paths``, in a fixed order: folders are searched for ``pattern`` and sorted.
+    """The files meant by ``paths``, in a fixed order: folders are searched and sorted.
+
+    Args:
+        paths: files and folders.
+        pattern: which files of a folder, as in ``Path.rglob``.
 
     Raises NotFound for a path that is not there.
     """
@@ -85,7 +90,7 @@ def build_text(
     pattern: str = "*",
     max_bytes: int | None = None,
 ) -> DatasetInfo:
-    """Builds a dataset from files whose bytes are the tokens; each file is a document, empty ones are left out.
+    """Builds a dataset from files: bytes are tokens, a file is a document, empty ones are left out.
 
     Args:
         paths: files and folders (searched for ``pattern``, in sorted order).
@@ -132,10 +137,11 @@ def verify(path: str | os.PathLike[str]) -> DatasetInfo:
 
 
 class MappedDataset:
-    """A ``.hpd`` file as samples of ``sequence + 1`` tokens, ``sequence`` apart: inputs and targets of a language model.
+    """A ``.hpd`` file as samples of ``sequence + 1`` tokens, ``sequence`` apart.
 
-    Works as a map-style ``torch.utils.data`` dataset and can be pickled (it is opened again by its path). Thread-safe. The
-    file must not change while it is open: one that is cut short raises CorruptData at the next batch.
+    Works as a map-style ``torch.utils.data`` dataset and can be pickled (it is opened again by its
+    path). Thread-safe. The file must not change while it is open: one that is cut short raises
+    CorruptData at the next batch.
 
     Args:
         path: the file.
@@ -158,8 +164,8 @@ class MappedDataset:
         self._length: int = self._file.samples(sequence, sequence + 1)
         if self._length == 0:
             raise InvalidArgument(
-                f"dataset {self.path} has {self.info.tokens} tokens: not one sample of {sequence} + 1; "
-                "choose a shorter sequence"
+                f"dataset {self.path} has {self.info.tokens} tokens: not one sample of "
+                f"{sequence} + 1; choose a shorter sequence"
             )
 
     @property
@@ -176,7 +182,7 @@ class MappedDataset:
         return self._length
 
     def batch(self, indices: Sequence[int]) -> torch.Tensor:
-        """Samples as int64 ``[len(indices), sequence + 1]``, in the order asked for. Blocks for reading only.
+        """Samples as int64 ``[len(indices), sequence + 1]``, in that order. Blocks on reads only.
 
         Raises InvalidArgument (index out of range), CorruptData.
         """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+
 from hpcore import dataset
 from hpcore.cli.data import data as data_command
 from hpcore.errors import CorruptData, InvalidArgument, NotFound
@@ -39,7 +40,8 @@ def test_dataset_returns_what_was_put_in(tmp_path: Path, dtype: str) -> None:
         whole = torch.tensor(list(text))
         indices = [0, len(mapped) - 1, BLOCK // 100, 5, 5]
         batch = mapped.batch(indices)
-        assert batch.shape == (5, 101) and batch.dtype == torch.int64
+        assert batch.shape == (5, 101)
+        assert batch.dtype == torch.int64
         for row, index in zip(batch, indices, strict=True):
             assert torch.equal(row, whole[index * 100 : index * 100 + 101])
         assert torch.equal(mapped[3], mapped.batch([3])[0])
@@ -186,4 +188,5 @@ def test_dataset_command_builds_and_verifies(tmp_path: Path) -> None:
     assert runner.invoke(data_command, ["verify", out]).exit_code == 0
     os.truncate(out, 5000)
     broken = runner.invoke(data_command, ["verify", out])
-    assert broken.exit_code == 1 and "cut short" in broken.output
+    assert broken.exit_code == 1
+    assert "cut short" in broken.output

@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from hpcore import _core
-from hpcore.errors import InvalidArgument
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hpcore import _core
+from hpcore.errors import InvalidArgument
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))

@@ -3,10 +3,11 @@
 import random
 
 import pytest
-from hpcore import _core
-from hpcore.errors import InvalidArgument
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hpcore import _core
+from hpcore.errors import InvalidArgument
 
 
 def crc32c_model(crc: int, data: bytes) -> int:
@@ -18,7 +19,7 @@ def crc32c_model(crc: int, data: bytes) -> int:
 
 
 def digest_model(data: bytes) -> bytes:
-    """The definition, written down once more: lane i mod 4 gets word i, all lanes get the length."""
+    """The definition, written down once more: word i goes to lane i mod 4, the length to all."""
     padded = data + bytes(-len(data) % 32)
     out = b""
     for lane in range(4):

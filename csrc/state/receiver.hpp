@@ -1,0 +1,72 @@
+// Purpose: the newcomer's side of a heal. pull() reads the sources' memory into this process's
+// regions, chunk by chunk, with several threads. Chunk i is digested by source i mod K and read
+// from source (i + 1) mod K, so that with two sources or more every chunk proves that two replicas
+// agree. It is digested while still in cache; pull runs ahead of the published digests and compares
+// as they arrive. A chunk that does not match, or whose source is gone or silent, is read from the
+// other sources.
+// Threads: pull() is one call at a time and starts threads - 1 threads; progress() from any thread.
+// Ownership: borrows the regions and exposure areas; shares the revocation. Never writes outside
+// its regions.
+// Lifecycle: pull() may be called again after a failure; it starts from the beginning.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/doorbell.hpp"
+#include "roster/revocation.hpp"
+#include "state/exposure.hpp"
+#include "transport/remote_memory.hpp"
+
+namespace hpcore::state {
+
+struct SourcePlace {
+  int slot = 0;
+  pid_t pid = 0;
+  std::vector<transport::Region> regions;
+  void* exposure_area = nullptr;
+};
+
+struct PullStats {
+  uint64_t bytes = 0;
+  double seconds = 0;
+  uint64_t chunks = 0;
+  uint64_t refetched = 0;                 // chunks read again because their digest did not match
+  std::vector<uint64_t> bytes_by_source;  // read from each, what was read again included
+  std::string method;  // how: "process_vm_readv", "staging", or both joined by "+"
+};
+
+struct ReceiverOptions {
+  uint64_t generation = 0;
+  std::vector<transport::Region> regions;
+  uint64_t chunk_bytes = 0;          // 0: the default
+  std::vector<SourcePlace> sources;  // in the order of their indices
+  unsigned threads = 2;
+  void* exposure_area = nullptr;  // of this process's slot: sources ring its doorbell
+  transport::Method method = transport::Method::kProbe;
+  // Asked by pull()'s own thread, every 100 ms while it only waits: true ends the pull (kAborted).
+  std::function<bool()> interrupted;
+  std::shared_ptr<void> keeper;  // of the memory that the exposure areas lie in
+};
+
+class StateReceiver {
+ public:
+  StateReceiver(ReceiverOptions options, std::shared_ptr<Revocation> revocation);
+  StateReceiver(const StateReceiver&) = delete;
+  StateReceiver& operator=(const StateReceiver&) = delete;
+
+  // Blocks until everything arrived and is proved. kRevoked within milliseconds when the generation
+  // ends; kTimeout at the deadline; kMismatch (layouts differ), kCorrupt (no source has bytes that
+  // match the digest), kPeerDead.
+  Result<PullStats> pull(TimePoint deadline);
+  [[nodiscard]] uint64_t progress_bytes() const { return progress_bytes_.load(); }
+
+ private:
+  ReceiverOptions options_;
+  std::shared_ptr<Revocation> revocation_;
+  std::atomic<uint64_t> progress_bytes_{0};
+};
+
+}  // namespace hpcore::state

@@ -1,0 +1,89 @@
+#include "state/source.hpp"
+
+#include <algorithm>
+
+#include "state/threads.hpp"
+
+namespace hpcore::state {
+
+StateSource::StateSource(SourceOptions options, void* exposure_area,
+                         std::shared_ptr<Revocation> revocation)
+    : options_(std::move(options)),
+      regions_(options_.regions),
+      chunk_bytes_(effective_chunk_bytes(options_.chunk_bytes, regions_.bytes(), options_.sources)),
+      exposure_(exposure_area),
+      revocation_(std::move(revocation)) {}
+
+StateSource::~StateSource() { close(); }
+
+void StateSource::close() {
+  const std::scoped_lock lock(mutex_);
+  if (!server_) return;
+  server_->stop();
+  revocation_->detach(&exposure_.staging()->request);
+  server_.reset();
+}
+
+Digest128 StateSource::digest_chunk(uint64_t chunk) const {
+  const uint64_t offset = chunk * chunk_bytes_;
+  std::vector<iovec> pieces;
+  regions_.pieces(offset, std::min(chunk_bytes_, regions_.bytes() - offset), &pieces);
+  Digester digester;
+  for (const iovec& piece : pieces) digester.update(piece.iov_base, piece.iov_len);
+  return digester.finish();
+}
+
+void StateSource::digest_share(std::atomic<uint64_t>* next, std::atomic<uint64_t>* bytes) {
+  const uint64_t chunks = chunk_count(regions_.bytes(), chunk_bytes_);
+  while (!revoked()) {
+    const uint64_t entry = next->fetch_add(1);
+    const uint64_t chunk = entry * options_.sources + options_.index;
+    if (chunk >= chunks) return;
+    exposure_.publish(options_.generation, entry, digest_chunk(chunk));
+    for (void* area : options_.receivers) Exposure(area).receiver_doorbell()->ring();
+    bytes->fetch_add(std::min(chunk_bytes_, regions_.bytes() - chunk * chunk_bytes_));
+  }
+}
+
+Result<PublishStats> StateSource::publish() {
+  if (options_.sources == 0 || options_.index >= options_.sources) {
+    return Status(Code::kInvalid, "source index " + std::to_string(options_.index) +
+                                      " is not below the number of sources, " +
+                                      std::to_string(options_.sources));
+  }
+  const TimePoint begin = Clock::now();
+  if (revoked())
+    return Status(Code::kRevoked, "generation was revoked before its state was published");
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!server_) {
+      exposure_.staging()->reset(options_.generation);
+      auto server = std::make_unique<transport::StagingServer>(
+          exposure_.staging(), &regions_, options_.generation, [this] { return revoked(); });
+      // Attached first: a revocation between the two would not wake the thread.
+      revocation_->attach(&exposure_.staging()->request);
+      if (Status status = server->start(); !status.ok()) {
+        revocation_->detach(&exposure_.staging()->request);
+        return status;
+      }
+      server_ = std::move(server);
+    }
+  }
+  exposure_.open(options_.generation,
+                 {regions_.layout_word(), regions_.bytes(), chunk_bytes_, options_.sources});
+  std::atomic<uint64_t> next{0};
+  std::atomic<uint64_t> bytes{0};
+  run_on_threads(std::max(options_.threads, 1u), [&] { digest_share(&next, &bytes); });
+  if (revoked()) {
+    return Status(Code::kRevoked, "generation " + std::to_string(options_.generation) +
+                                      " was revoked while this source published its digests");
+  }
+  PublishStats stats;
+  stats.bytes = bytes.load();
+  const uint64_t chunks = chunk_count(regions_.bytes(), chunk_bytes_);
+  stats.chunks = chunks / options_.sources + (options_.index < chunks % options_.sources ? 1 : 0);
+  stats.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  return stats;
+}
+
+}  // namespace hpcore::state

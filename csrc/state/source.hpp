@@ -1,0 +1,66 @@
+// Purpose: the healthy side of a heal. publish() digests this source's share of the chunks into its
+// exposure area, rings the receivers and returns: receivers read this process's memory by
+// themselves. The regions must keep their bytes until the generation's next commit, which cannot
+// happen before the receivers are done.
+// Where the kernel forbids receivers to read, a staging thread (asleep otherwise) serves them: it
+// lives until close().
+// Threads: publish() starts up to `threads` threads; one caller at a time; close() from any thread.
+// Ownership: borrows the regions, and the exposure areas; shares the revocation. Destroy (or close)
+// it before the regions are freed.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/doorbell.hpp"
+#include "roster/revocation.hpp"
+#include "state/exposure.hpp"
+#include "transport/regions.hpp"
+#include "transport/staging.hpp"
+
+namespace hpcore::state {
+
+struct PublishStats {
+  uint64_t bytes = 0;   // digested by this source
+  uint64_t chunks = 0;  // of this source
+  double seconds = 0;
+};
+
+struct SourceOptions {
+  uint64_t generation = 0;
+  std::vector<transport::Region> regions;
+  uint64_t chunk_bytes = 0;  // 0: the default
+  uint64_t index = 0;        // of this source among
+  uint64_t sources = 1;
+  unsigned threads = 1;
+  std::vector<void*> receivers;  // their exposure areas
+  std::shared_ptr<void> keeper;  // of the memory that the exposure areas lie in
+};
+
+class StateSource {
+ public:
+  StateSource(SourceOptions options, void* exposure_area, std::shared_ptr<Revocation> revocation);
+  ~StateSource();
+  StateSource(const StateSource&) = delete;
+  StateSource& operator=(const StateSource&) = delete;
+
+  // kRevoked when the generation ended in the middle, kInvalid for an index out of range.
+  Result<PublishStats> publish();
+  void close();  // twice is fine
+
+ private:
+  void digest_share(std::atomic<uint64_t>* next, std::atomic<uint64_t>* bytes);
+  [[nodiscard]] Digest128 digest_chunk(uint64_t chunk) const;
+  [[nodiscard]] bool revoked() const { return revocation_->revoked(options_.generation); }
+
+  SourceOptions options_;
+  transport::RegionMap regions_;
+  uint64_t chunk_bytes_;
+  Exposure exposure_;
+  std::shared_ptr<Revocation> revocation_;
+  std::mutex mutex_;  // guards server_
+  std::unique_ptr<transport::StagingServer> server_;
+};
+
+}  // namespace hpcore::state
