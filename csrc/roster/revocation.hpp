@@ -1,48 +1,45 @@
-// Purpose: "this generation is over", as everything that waits sees it: one word and the doorbells
-// to ring when it rises. Threads: thread-safe. Ownership: shared by the Worker and each channel, so
-// that doorbells can be detached at any time.
+// Purpose: says whether a generation is over, and wakes whatever of this process waits in its channels.
+// Threads: thread-safe; revoked() is one acquire load. Ownership: shared between the worker's sentinel and all channels
+// (they outlive each other in any order); doorbells are borrowed between attach() and detach().
 #pragma once
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "base/doorbell.hpp"
 
-namespace hpcore {
+namespace hpcore::roster {
 
 class Revocation {
  public:
-  Revocation() : word_(&own_) {}
-  explicit Revocation(const std::atomic<uint64_t>* word, std::shared_ptr<void> keep_alive = nullptr)
-      : keep_alive_(std::move(keep_alive)), word_(word) {}
+  // Of a node segment: `word` must stay valid as long as `keeper` lives.
+  explicit Revocation(const std::atomic<uint64_t>* word, std::shared_ptr<void> keeper = nullptr)
+      : word_(word), keeper_(std::move(keeper)) {}
+  // Local to this process: nothing is revoked until revoke() is called.
+  Revocation() : word_(&local_) {}
+  Revocation(const Revocation&) = delete;
+  Revocation& operator=(const Revocation&) = delete;
 
   [[nodiscard]] bool revoked(uint64_t generation) const {
     return word_->load(std::memory_order_acquire) >= generation;
   }
-  void attach(Doorbell* doorbell) {
-    const std::lock_guard lock(mutex_);
-    doorbells_.push_back(doorbell);
-  }
-  void detach(Doorbell* doorbell) {
-    const std::lock_guard lock(mutex_);
-    const auto at = std::find(doorbells_.begin(), doorbells_.end(), doorbell);
-    if (at != doorbells_.end()) doorbells_.erase(at);
-  }
-  void ring_all() {
-    const std::lock_guard lock(mutex_);
-    for (Doorbell* doorbell : doorbells_) doorbell->ring();
-  }
+  [[nodiscard]] uint64_t newest() const { return word_->load(std::memory_order_acquire); }
+  void revoke(uint64_t generation);  // local ones only
+  void attach(Doorbell* doorbell);
+  void detach(Doorbell* doorbell);
+  void ring_all();
 
  private:
-  std::shared_ptr<void> keep_alive_;
-  std::atomic<uint64_t> own_{0};
+  std::atomic<uint64_t> local_{0};
   const std::atomic<uint64_t>* word_;
+  std::shared_ptr<void> keeper_;
   std::mutex mutex_;
   std::vector<Doorbell*> doorbells_;
 };
 
-}  // namespace hpcore
+}  // namespace hpcore::roster
+
+namespace hpcore {
+using roster::Revocation;
+}

@@ -1,0 +1,43 @@
+// Purpose: one worker's word on how far it is: generation:23 | closed:1 | steps:40. `steps` = s+1 means "my gradients
+// of step s are complete". Within a generation steps only grow, and a closed word never changes; so all who look agree:
+// step s is committed exactly if every member's word has steps > s, and is discarded as soon as one is closed below.
+// Threads: plain functions on values; the words are std::atomic<uint64_t> in the slots.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace hpcore::roster {
+
+struct CommitWord {
+  uint64_t generation = 0;
+  bool closed = false;
+  uint64_t steps = 0;
+
+  static constexpr uint64_t kStepsMask = (1ULL << 40) - 1;
+  static constexpr uint64_t kClosedBit = 1ULL << 40;
+  static constexpr uint64_t kGenerationLimit = 1ULL << 23;
+
+  static constexpr CommitWord unpack(uint64_t word) {
+    return {word >> 41, (word & kClosedBit) != 0, word & kStepsMask};
+  }
+  [[nodiscard]] constexpr uint64_t pack() const {
+    return generation << 41 | (closed ? kClosedBit : 0) | (steps & kStepsMask);
+  }
+};
+
+// (generation, open, step) -> (generation, open, step + 1); false if the word is closed or belongs elsewhere.
+inline bool advance_commit(std::atomic<uint64_t>& word, uint64_t generation, uint64_t step) {
+  uint64_t expected = CommitWord{generation, false, step}.pack();
+  const uint64_t next = CommitWord{generation, false, step + 1}.pack();
+  return word.compare_exchange_strong(expected, next, std::memory_order_acq_rel) || expected == next;
+}
+
+inline CommitWord close_commit(std::atomic<uint64_t>& word) {
+  CommitWord seen = CommitWord::unpack(
+      word.fetch_or(CommitWord::kClosedBit, std::memory_order_acq_rel));
+  seen.closed = true;
+  return seen;
+}
+
+}  // namespace hpcore::roster
