@@ -1,4 +1,5 @@
-// Purpose: a file descriptor that closes itself. Threads: externally synchronised. Ownership: move-only, owns the number.
+// Purpose: a file descriptor that closes itself. Threads: externally synchronised. Ownership:
+// move-only, owns the number.
 #pragma once
 
 #include <unistd.h>

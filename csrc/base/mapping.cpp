@@ -1,7 +1,8 @@
 #include "base/mapping.hpp"
 
-#include <cerrno>
 #include <sys/mman.h>
+
+#include <cerrno>
 
 namespace hpcore {
 
@@ -18,7 +19,8 @@ Result<Mapping> Mapping::map_shared(int fd, size_t size_bytes) {
   void* at = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) {
     const int error = errno;
-    return Status::system("mapping " + std::to_string(size_bytes) + " bytes of shared memory", error);
+    return Status::system("mapping " + std::to_string(size_bytes) + " bytes of shared memory",
+                          error);
   }
   return Mapping(static_cast<std::byte*>(at), size_bytes);
 }

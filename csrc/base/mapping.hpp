@@ -1,4 +1,5 @@
-// Purpose: a shared mapping of a memfd that unmaps itself. Threads: externally synchronised. Ownership: move-only.
+// Purpose: a shared mapping of a memfd that unmaps itself. Threads: externally synchronised.
+// Ownership: move-only.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,8 @@ class Mapping {
  public:
   Mapping() = default;
   Mapping(Mapping&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_bytes_(std::exchange(other.size_bytes_, 0)) {}
   Mapping& operator=(Mapping&& other) noexcept;
   ~Mapping() { reset(); }
 

@@ -1,9 +1,10 @@
 #include "base/scheduling.hpp"
 
-#include <cstdint>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cstdint>
 
 namespace hpcore {
 namespace {

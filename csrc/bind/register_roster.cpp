@@ -19,26 +19,32 @@ using roster::Worker;
 
 const char* event_kind(const Event& event) {
   switch (event.kind) {
-    case Event::Kind::kDeath: return "death";
-    case Event::Kind::kMail: return "mail";
-    case Event::Kind::kState: break;
+    case Event::Kind::kDeath:
+      return "death";
+    case Event::Kind::kMail:
+      return "mail";
+    case Event::Kind::kState:
+      break;
   }
   return "state";
 }
 
 const char* outcome_name(CommitOutcome outcome) {
   switch (outcome) {
-    case CommitOutcome::kCommitted: return "committed";
-    case CommitOutcome::kDiscarded: return "discarded";
-    case CommitOutcome::kTimeout: break;
+    case CommitOutcome::kCommitted:
+      return "committed";
+    case CommitOutcome::kDiscarded:
+      return "discarded";
+    case CommitOutcome::kTimeout:
+      break;
   }
   return "timeout";
 }
 
 void require_slot(const NodeSegment& segment, int slot) {
   if (!segment.has_slot(slot)) {
-    check(Status(Code::kNotFound, "there is no slot " + std::to_string(slot) + ": the segment has " +
-                                      std::to_string(segment.slots())));
+    check(Status(Code::kNotFound, "there is no slot " + std::to_string(slot) +
+                                      ": the segment has " + std::to_string(segment.slots())));
   }
 }
 
@@ -54,10 +60,12 @@ py::object notice_or_none(const std::optional<roster::Notice>& notice) {
 }
 
 void register_slot_info(py::module_& module) {
-  py::class_<SlotInfo>(module, "SlotInfo", "What one slot says at one moment. Ages in seconds; negative: never.")
+  py::class_<SlotInfo>(module, "SlotInfo",
+                       "What one slot says at one moment. Ages in seconds; negative: never.")
       .def_readonly("pid", &SlotInfo::pid)
       .def_readonly("incarnation", &SlotInfo::incarnation)
-      .def_property_readonly("state", [](const SlotInfo& info) { return static_cast<uint32_t>(info.state); })
+      .def_property_readonly("state",
+                             [](const SlotInfo& info) { return static_cast<uint32_t>(info.state); })
       .def_readonly("flags", &SlotInfo::flags)
       .def_readonly("version", &SlotInfo::version)
       .def_readonly("commit_generation", &SlotInfo::commit_generation)
@@ -87,8 +95,8 @@ void register_constants(py::module_& module) {
 }
 
 void register_segment(py::module_& module) {
-  py::class_<NodeSegment, std::shared_ptr<NodeSegment>>(module, "NodeSegment",
-                                                        "The shared memory of one node. Thread-safe.")
+  py::class_<NodeSegment, std::shared_ptr<NodeSegment>>(
+      module, "NodeSegment", "The shared memory of one node. Thread-safe.")
       .def_static(
           "create",
           [](int slots, size_t staging_bytes, size_t store_bytes) {
@@ -96,82 +104,112 @@ void register_segment(py::module_& module) {
           },
           py::arg("slots"), py::arg("staging_bytes") = 4 << 20, py::arg("store_bytes") = 64 << 20,
           "Makes a segment (a memfd): the agent's part. slots: 1 to 64. Raises InvalidArgument.")
-      .def_static("attach", [](int fd) { return check(NodeSegment::attach(fd)); }, py::arg("fd"),
-                  "Maps the segment behind an inherited descriptor, which is duplicated.")
+      .def_static(
+          "attach", [](int fd) { return check(NodeSegment::attach(fd)); }, py::arg("fd"),
+          "Maps the segment behind an inherited descriptor, which is duplicated.")
       .def_property_readonly("fd", &NodeSegment::fd)
       .def_property_readonly("slots", &NodeSegment::slots)
-      .def("close", [](NodeSegment&) {}, "For symmetry: the memory goes with the last object that uses it.")
-      .def("prepare_slot",
-           [](NodeSegment& self, int slot, uint64_t incarnation) { check(self.prepare_slot(slot, incarnation)); },
-           py::arg("slot"), py::arg("incarnation"), "Empties the slot for a new worker: state STARTING.")
-      .def("release_slot", [](NodeSegment& self, int slot) { check(self.release_slot(slot)); }, py::arg("slot"),
-           "Gives the slot's memory back. The worker must be gone.")
-      .def("slot_info",
-           [](const NodeSegment& self, int slot) {
-             require_slot(self, slot);
-             return self.slot_info(slot);
-           },
-           py::arg("slot"))
-      .def("set_ranked", [](NodeSegment& self, const std::vector<int>& slots) { check(self.set_ranked(slots)); },
-           py::arg("slots"), "The slots of the current roster, by rank.")
+      .def(
+          "close", [](NodeSegment&) {},
+          "For symmetry: the memory goes with the last object that uses it.")
+      .def(
+          "prepare_slot",
+          [](NodeSegment& self, int slot, uint64_t incarnation) {
+            check(self.prepare_slot(slot, incarnation));
+          },
+          py::arg("slot"), py::arg("incarnation"),
+          "Empties the slot for a new worker: state STARTING.")
+      .def(
+          "release_slot", [](NodeSegment& self, int slot) { check(self.release_slot(slot)); },
+          py::arg("slot"), "Gives the slot's memory back. The worker must be gone.")
+      .def(
+          "slot_info",
+          [](const NodeSegment& self, int slot) {
+            require_slot(self, slot);
+            return self.slot_info(slot);
+          },
+          py::arg("slot"))
+      .def(
+          "set_ranked",
+          [](NodeSegment& self, const std::vector<int>& slots) { check(self.set_ranked(slots)); },
+          py::arg("slots"), "The slots of the current roster, by rank.")
       .def("ranked", &NodeSegment::ranked, "The slots of the current roster, by rank.")
-      .def("open_commit",
-           [](NodeSegment& self, const std::vector<int>& slots, uint64_t generation, uint64_t steps) {
-             check(self.open_commit(slots, generation, steps));
-           },
-           py::arg("slots"), py::arg("generation"), py::arg("steps"),
-           "Opens the members' commit words for a generation with `steps` committed steps.")
+      .def(
+          "open_commit",
+          [](NodeSegment& self, const std::vector<int>& slots, uint64_t generation,
+             uint64_t steps) { check(self.open_commit(slots, generation, steps)); },
+          py::arg("slots"), py::arg("generation"), py::arg("steps"),
+          "Opens the members' commit words for a generation with `steps` committed steps.")
       .def("close_generation", &NodeSegment::close_generation, py::arg("generation"),
-           "Closes the commit words of the ranked slots and revokes the generation. Returns the words' steps by rank; "
+           "Closes the commit words of the ranked slots and revokes the generation. Returns the "
+           "words' steps by rank; "
            "the committed steps are their minimum. Idempotent.")
-      .def("publish",
-           [](NodeSegment& self, uint64_t generation, const std::string& roster) {
-             check(self.publish(generation, roster));
-           },
-           py::arg("generation"), py::arg("roster"), "Puts a roster (at most 256 KiB) on the notice board.")
+      .def(
+          "publish",
+          [](NodeSegment& self, uint64_t generation, const std::string& roster) {
+            check(self.publish(generation, roster));
+          },
+          py::arg("generation"), py::arg("roster"),
+          "Puts a roster (at most 256 KiB) on the notice board.")
       .def_property_readonly("board_generation", &NodeSegment::board_generation)
       .def_property_readonly("revoked_generation", &NodeSegment::revoked_generation)
       .def("fire_fault", &NodeSegment::fire_fault, py::arg("index"),
            "True for the first caller in the whole job only. index: 0 to 63.")
-      .def("rank_blob",
-           [](const NodeSegment& self, int rank) {
-             std::vector<std::pair<uint64_t, py::bytes>> blobs;
-             for (const auto& blob : self.rank_blob(rank)) blobs.emplace_back(blob.tag, py::bytes(blob.bytes));
-             return blobs;
-           },
-           py::arg("rank"), "What the rank left: at most two (tag, bytes), newest first.");
+      .def(
+          "rank_blob",
+          [](const NodeSegment& self, int rank) {
+            std::vector<std::pair<uint64_t, py::bytes>> blobs;
+            for (const auto& blob : self.rank_blob(rank))
+              blobs.emplace_back(blob.tag, py::bytes(blob.bytes));
+            return blobs;
+          },
+          py::arg("rank"), "What the rank left: at most two (tag, bytes), newest first.");
 }
 
 void register_watch(py::module_& module) {
-  py::class_<Event>(module, "Event", "Something a worker did, as the agent saw it at at_ns (CLOCK_MONOTONIC).")
+  py::class_<Event>(module, "Event",
+                    "Something a worker did, as the agent saw it at at_ns (CLOCK_MONOTONIC).")
       .def_property_readonly("kind", &event_kind)
       .def_readonly("slot", &Event::slot)
       .def_readonly("incarnation", &Event::incarnation)
       .def_readonly("at_ns", &Event::at_ns)
-      .def_property_readonly("state", [](const Event& event) { return static_cast<uint32_t>(event.state); })
+      .def_property_readonly("state",
+                             [](const Event& event) { return static_cast<uint32_t>(event.state); })
       .def_property_readonly("mail_kind", [](const Event& event) { return event.mail.kind; })
       .def_property_readonly("step", [](const Event& event) { return event.mail.step; })
       .def_property_readonly("flags", [](const Event& event) { return event.mail.flags; })
       .def_property_readonly("text", [](const Event& event) { return as_text(event.mail.text); });
-  py::class_<AgentWatch>(module, "AgentWatch", "The agent's eyes: deaths, mail, states. Native threads. Thread-safe.")
-      .def(py::init([](std::shared_ptr<NodeSegment> segment) { return check(AgentWatch::start(std::move(segment))); }),
+  py::class_<AgentWatch>(module, "AgentWatch",
+                         "The agent's eyes: deaths, mail, states. Native threads. Thread-safe.")
+      .def(py::init([](std::shared_ptr<NodeSegment> segment) {
+             return check(AgentWatch::start(std::move(segment)));
+           }),
            py::arg("segment"))
-      .def("watch", [](AgentWatch& self, int slot, uint64_t incarnation) { check(self.watch(slot, incarnation)); },
-           py::arg("slot"), py::arg("incarnation"), py::call_guard<py::gil_scoped_release>())
-      .def("unwatch", &AgentWatch::unwatch, py::arg("slot"), py::call_guard<py::gil_scoped_release>())
-      .def("next_event",
-           [](AgentWatch& self, double timeout_s) {
-             std::optional<Event> event;
-             wait_in_slices(timeout_s, [&](TimePoint until) { return (event = self.next_event(until)).has_value(); });
-             return event;
-           },
-           py::arg("timeout_s"), "The next event, or None after timeout_s seconds. Blocks without the GIL.")
+      .def(
+          "watch",
+          [](AgentWatch& self, int slot, uint64_t incarnation) {
+            check(self.watch(slot, incarnation));
+          },
+          py::arg("slot"), py::arg("incarnation"), py::call_guard<py::gil_scoped_release>())
+      .def("unwatch", &AgentWatch::unwatch, py::arg("slot"),
+           py::call_guard<py::gil_scoped_release>())
+      .def(
+          "next_event",
+          [](AgentWatch& self, double timeout_s) {
+            std::optional<Event> event;
+            wait_in_slices(timeout_s, [&](TimePoint until) {
+              return (event = self.next_event(until)).has_value();
+            });
+            return event;
+          },
+          py::arg("timeout_s"),
+          "The next event, or None after timeout_s seconds. Blocks without the GIL.")
       .def("fileno", &AgentWatch::fileno, "An eventfd that is readable while events are queued.")
       .def("close", &AgentWatch::close, py::call_guard<py::gil_scoped_release>());
 }
 
-std::string wait_commit(const Worker& self, uint64_t generation, uint64_t step, const std::vector<int>& slots,
-                        double timeout_s) {
+std::string wait_commit(const Worker& self, uint64_t generation, uint64_t step,
+                        const std::vector<int>& slots, double timeout_s) {
   for (const int slot : slots) require_slot(*self.segment(), slot);
   CommitOutcome outcome = CommitOutcome::kTimeout;
   wait_in_slices(timeout_s, [&](TimePoint until) {
@@ -181,7 +219,8 @@ std::string wait_commit(const Worker& self, uint64_t generation, uint64_t step, 
   return outcome_name(outcome);
 }
 
-void post(Worker& self, uint32_t kind, uint64_t step, uint64_t flags, const std::string& text, double timeout_s) {
+void post(Worker& self, uint32_t kind, uint64_t step, uint64_t flags, const std::string& text,
+          double timeout_s) {
   Status status;
   wait_in_slices(timeout_s, [&](TimePoint until) {
     status = self.post({kind, step, flags, text}, until);
@@ -192,49 +231,68 @@ void post(Worker& self, uint32_t kind, uint64_t step, uint64_t flags, const std:
 
 py::object wait_roster(const Worker& self, uint64_t after, double timeout_s) {
   std::optional<roster::Notice> notice;
-  wait_in_slices(timeout_s,
-                 [&](TimePoint until) { return (notice = self.wait_roster(after, until)).has_value(); });
+  wait_in_slices(timeout_s, [&](TimePoint until) {
+    return (notice = self.wait_roster(after, until)).has_value();
+  });
   return notice_or_none(notice);
 }
 
 void register_worker(py::module_& module) {
-  py::class_<Worker, std::shared_ptr<Worker>>(module, "Worker", "This process's place in the segment. Thread-safe.")
-      .def_static("attach",
-                  [](std::shared_ptr<NodeSegment> segment, int slot, uint64_t incarnation) {
-                    return check(Worker::attach(std::move(segment), slot, incarnation));
-                  },
-                  py::arg("segment"), py::arg("slot"), py::arg("incarnation"),
-                  "Takes the slot for this process and starts its sentinel thread: once per process, after the fork.")
+  py::class_<Worker, std::shared_ptr<Worker>>(module, "Worker",
+                                              "This process's place in the segment. Thread-safe.")
+      .def_static(
+          "attach",
+          [](std::shared_ptr<NodeSegment> segment, int slot, uint64_t incarnation) {
+            return check(Worker::attach(std::move(segment), slot, incarnation));
+          },
+          py::arg("segment"), py::arg("slot"), py::arg("incarnation"),
+          "Takes the slot for this process and starts its sentinel thread: once per process, after "
+          "the fork.")
       .def_property_readonly("segment", &Worker::segment)
       .def_property_readonly("slot", &Worker::slot)
       .def_property_readonly("incarnation", &Worker::incarnation)
-      .def_property("state", [](const Worker& self) { return self.words().state.load(); },
-                    [](Worker& self, uint32_t state) { self.set_state(static_cast<roster::WorkerState>(state)); })
-      .def_property("flags", [](const Worker& self) { return self.words().flags.load(); }, &Worker::set_flags)
-      .def_property("version", [](const Worker& self) { return self.words().version.load(); },
-                    [](Worker& self, uint64_t version) { self.words().version.store(version); })
+      .def_property(
+          "state", [](const Worker& self) { return self.words().state.load(); },
+          [](Worker& self, uint32_t state) {
+            self.set_state(static_cast<roster::WorkerState>(state));
+          })
+      .def_property(
+          "flags", [](const Worker& self) { return self.words().flags.load(); }, &Worker::set_flags)
+      .def_property(
+          "version", [](const Worker& self) { return self.words().version.load(); },
+          [](Worker& self, uint64_t version) { self.words().version.store(version); })
       .def("post", &post, py::arg("kind"), py::arg("step"), py::arg("flags"), py::arg("text"),
-           py::arg("timeout_s") = 5.0, "Leaves mail for the agent (the last 16 KiB of text); waits for the box to be empty.")
+           py::arg("timeout_s") = 5.0,
+           "Leaves mail for the agent (the last 16 KiB of text); waits for the box to be empty.")
       .def("progress", &Worker::progress, py::arg("step"), py::arg("phase"))
-      .def("roster", [](const Worker& self) { return notice_or_none(self.segment()->notice()); },
-           "(generation, bytes) of the newest roster, or None.")
-      .def("wait_roster", &wait_roster, py::arg("after"), py::arg("timeout_s"),
-           "The newest roster once its generation exceeds `after`, or None after timeout_s seconds.")
+      .def(
+          "roster", [](const Worker& self) { return notice_or_none(self.segment()->notice()); },
+          "(generation, bytes) of the newest roster, or None.")
+      .def(
+          "wait_roster", &wait_roster, py::arg("after"), py::arg("timeout_s"),
+          "The newest roster once its generation exceeds `after`, or None after timeout_s seconds.")
       .def("revoked", &Worker::revoked, py::arg("generation"))
       .def("ready", &Worker::ready, py::arg("generation"), py::arg("step"),
-           "Says that this worker's gradients of `step` are complete. False if the generation is closed.")
-      .def("wait_commit", &wait_commit, py::arg("generation"), py::arg("step"), py::arg("slots"), py::arg("timeout_s"),
-           "'committed' when all slots said ready, 'discarded' when one was closed before, else 'timeout'.")
-      .def("set_rank_blob",
-           [](Worker& self, int rank, uint64_t tag, const std::string& blob) {
-             check(self.segment()->set_rank_blob(rank, tag, blob));
-           },
-           py::arg("rank"), py::arg("tag"), py::arg("blob"), "Leaves up to 64 KiB for whoever holds the rank next.")
+           "Says that this worker's gradients of `step` are complete. False if the generation is "
+           "closed.")
+      .def("wait_commit", &wait_commit, py::arg("generation"), py::arg("step"), py::arg("slots"),
+           py::arg("timeout_s"),
+           "'committed' when all slots said ready, 'discarded' when one was closed before, else "
+           "'timeout'.")
+      .def(
+          "set_rank_blob",
+          [](Worker& self, int rank, uint64_t tag, const std::string& blob) {
+            check(self.segment()->set_rank_blob(rank, tag, blob));
+          },
+          py::arg("rank"), py::arg("tag"), py::arg("blob"),
+          "Leaves up to 64 KiB for whoever holds the rank next.")
       .def("finish", &Worker::finish, py::arg("code"), "State FINISHED (code 0) or FAILED.")
       .def_property_readonly("native_handle", [](const std::shared_ptr<Worker>& self) {
-        return py::capsule(new std::shared_ptr<Worker>(self), "hpcore.Worker", [](PyObject* capsule) {
-          delete static_cast<std::shared_ptr<Worker>*>(PyCapsule_GetPointer(capsule, "hpcore.Worker"));
-        });
+        return py::capsule(new std::shared_ptr<Worker>(self), "hpcore.Worker",
+                           [](PyObject* capsule) {
+                             delete static_cast<std::shared_ptr<Worker>*>(
+                                 PyCapsule_GetPointer(capsule, "hpcore.Worker"));
+                           });
       });
 }
 

@@ -12,11 +12,13 @@ namespace hpcore::bind {
 inline TimePoint deadline_in(double timeout_s) {
   constexpr double kForever = 1e9;
   if (timeout_s >= kForever) return TimePoint::max();
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout_s));
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout_s));
 }
 
-// Calls attempt(until) without the GIL, in slices of at most 100 ms, until it returns true or the timeout passed; lets
-// Python handle its signals between slices. Returns what the last attempt returned.
+// Calls attempt(until) without the GIL, in slices of at most 100 ms, until it returns true or the
+// timeout passed; lets Python handle its signals between slices. Returns what the last attempt
+// returned.
 template <typename Attempt>
 bool wait_in_slices(double timeout_s, Attempt attempt) {
   const TimePoint deadline = deadline_in(timeout_s);

@@ -1,9 +1,10 @@
 #include "roster/agent_watch.hpp"
 
+#include <sys/eventfd.h>
+
 #include <cerrno>
 #include <climits>
 #include <csignal>
-#include <sys/eventfd.h>
 
 #include "base/scheduling.hpp"
 #include "roster/life_word.hpp"
@@ -36,7 +37,8 @@ Result<std::unique_ptr<AgentWatch>> AgentWatch::start(std::shared_ptr<NodeSegmen
 }
 
 Status AgentWatch::watch(int slot, uint64_t incarnation) {
-  if (!segment_->has_slot(slot)) return {Code::kNotFound, "there is no slot " + std::to_string(slot)};
+  if (!segment_->has_slot(slot))
+    return {Code::kNotFound, "there is no slot " + std::to_string(slot)};
   unwatch(slot);
   auto watched = std::make_unique<Watched>();
   watched->incarnation = incarnation;
@@ -104,13 +106,20 @@ void AgentWatch::collect(int index, Watched& watched) {
   const uint64_t now = monotonic_ns();
   if (const uint32_t changes = slot.state_changes.load(); changes != watched.state_changes) {
     watched.state_changes = changes;
-    push({Event::Kind::kState, index, watched.incarnation, now, {},
+    push({Event::Kind::kState,
+          index,
+          watched.incarnation,
+          now,
+          {},
           static_cast<WorkerState>(slot.state.load())});
   }
   Mailbox& box = slot.mailbox;
   if (box.full.load(std::memory_order_acquire) != 1) return;
   const size_t size = std::min<size_t>(box.size_bytes, kMailBytes);
-  push({Event::Kind::kMail, index, watched.incarnation, now,
+  push({Event::Kind::kMail,
+        index,
+        watched.incarnation,
+        now,
         {box.kind, box.step, box.flags, std::string(box.text, size)},
         static_cast<WorkerState>(slot.state.load())});
   box.full.store(0, std::memory_order_release);
@@ -125,7 +134,8 @@ void AgentWatch::push(Event event) {
 
 std::optional<Event> AgentWatch::next_event(TimePoint deadline) {
   std::unique_lock lock(mutex_);
-  if (!arrived_.wait_until(lock, deadline, [this] { return !events_.empty(); })) return std::nullopt;
+  if (!arrived_.wait_until(lock, deadline, [this] { return !events_.empty(); }))
+    return std::nullopt;
   Event event = std::move(events_.front());
   events_.pop_front();
   eventfd_t one = 0;

@@ -1,7 +1,8 @@
-// Purpose: the agent's eyes. One thread a watched slot sleeps on the life word; one more waits for mail and states. A
-// death in the current roster closes its commit words and revokes its generation here, before any Python runs.
-// Threads: thread-safe. Events queue without bound, but each slot has at most one mail outstanding (its box stays full
-// until taken). Ownership: owns its threads; close() ends them and is safe to call twice.
+// Purpose: the agent's eyes. One thread a watched slot sleeps on the life word; one more waits for
+// mail and states. A death in the current roster closes its commit words and revokes its generation
+// here, before any Python runs. Threads: thread-safe. Events queue without bound, but each slot has
+// at most one mail outstanding (its box stays full until taken). Ownership: owns its threads;
+// close() ends them and is safe to call twice.
 #pragma once
 
 #include <condition_variable>
@@ -21,8 +22,8 @@ struct Event {
   Kind kind;
   int slot;
   uint64_t incarnation;
-  uint64_t at_ns;  // CLOCK_MONOTONIC when it was seen
-  Mail mail;       // kMail
+  uint64_t at_ns;                           // CLOCK_MONOTONIC when it was seen
+  Mail mail;                                // kMail
   WorkerState state = WorkerState::kEmpty;  // kState, kDeath: the last one
 };
 

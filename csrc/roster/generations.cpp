@@ -40,20 +40,25 @@ std::vector<int> NodeSegment::ranked() const {
 }
 
 bool NodeSegment::is_ranked(int slot) const {
-  return (header().ranked_mask.load(std::memory_order_acquire) >> static_cast<unsigned>(slot) & 1) != 0;
+  return (header().ranked_mask.load(std::memory_order_acquire) >> static_cast<unsigned>(slot) &
+          1) != 0;
 }
 
-Status NodeSegment::open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps) {
-  if (generation == 0 || generation >= CommitWord::kGenerationLimit || steps > CommitWord::kStepsMask) {
+Status NodeSegment::open_commit(const std::vector<int>& slots, uint64_t generation,
+                                uint64_t steps) {
+  if (generation == 0 || generation >= CommitWord::kGenerationLimit ||
+      steps > CommitWord::kStepsMask) {
     return {Code::kInvalid, "generation " + std::to_string(generation) + " or steps " +
-                                std::to_string(steps) + " do not fit a commit word (23 and 40 bits)"};
+                                std::to_string(steps) +
+                                " do not fit a commit word (23 and 40 bits)"};
   }
   for (const int slot : slots)
     if (!has_slot(slot)) return {Code::kNotFound, "there is no slot " + std::to_string(slot)};
   header().opened_steps.store(steps, std::memory_order_relaxed);
   header().opened_generation.store(generation, std::memory_order_release);
   for (const int slot : slots)
-    this->slot(slot).commit.store(CommitWord{generation, false, steps}.pack(), std::memory_order_release);
+    this->slot(slot).commit.store(CommitWord{generation, false, steps}.pack(),
+                                  std::memory_order_release);
   return {};
 }
 
@@ -84,11 +89,13 @@ Board& NodeSegment::board(uint64_t generation) const {
 Status NodeSegment::publish(uint64_t generation, const std::string& roster) {
   if (roster.size() > kBoardBytes) {
     return {Code::kNoSpace, "a roster of " + std::to_string(roster.size()) +
-                                " bytes does not fit the notice board (" + std::to_string(kBoardBytes) + ")"};
+                                " bytes does not fit the notice board (" +
+                                std::to_string(kBoardBytes) + ")"};
   }
   if (generation <= board_generation()) {
     return {Code::kInvalid, "generation " + std::to_string(generation) +
-                                " is not newer than the published " + std::to_string(board_generation())};
+                                " is not newer than the published " +
+                                std::to_string(board_generation())};
   }
   Board& board = this->board(generation);
   board.generation.store(0, std::memory_order_seq_cst);
@@ -129,10 +136,12 @@ Blob& NodeSegment::blob(int rank, int which) const {
 }
 
 Status NodeSegment::set_rank_blob(int rank, uint64_t tag, const std::string& bytes) {
-  if (rank < 0 || rank >= kMaxSlots) return {Code::kNotFound, "there is no rank " + std::to_string(rank)};
+  if (rank < 0 || rank >= kMaxSlots)
+    return {Code::kNotFound, "there is no rank " + std::to_string(rank)};
   if (bytes.size() > kBlobBytes) {
-    return {Code::kNoSpace, "rank-local state of " + std::to_string(bytes.size()) + " bytes; the limit is " +
-                                std::to_string(kBlobBytes) + ": track larger state with job.track"};
+    return {Code::kNoSpace, "rank-local state of " + std::to_string(bytes.size()) +
+                                " bytes; the limit is " + std::to_string(kBlobBytes) +
+                                ": track larger state with job.track"};
   }
   const uint64_t first = blob(rank, 0).sequence.load();
   const uint64_t second = blob(rank, 1).sequence.load();

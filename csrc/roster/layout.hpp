@@ -1,6 +1,7 @@
-// Purpose: how a node segment lies in memory. Everything is zero at first, so the memfd stays sparse until used.
-// Threads: words shared by processes are std::atomic; who writes a word is said beside it. Ownership: views of mapped
-// memory. Change kLayoutVersion with any change here: agent and workers of one job must agree.
+// Purpose: how a node segment lies in memory. Everything is zero at first, so the memfd stays
+// sparse until used. Threads: words shared by processes are std::atomic; who writes a word is said
+// beside it. Ownership: views of mapped memory. Change kLayoutVersion with any change here: agent
+// and workers of one job must agree.
 #pragma once
 
 #include "base/doorbell.hpp"
@@ -18,11 +19,18 @@ constexpr size_t kControlBytes = 64 << 10;
 constexpr size_t kExposureBytes = 1 << 20;
 
 enum class WorkerState : uint32_t {
-  kEmpty, kStarting, kAttached, kWarm, kTraining, kFinished, kFailed
+  kEmpty,
+  kStarting,
+  kAttached,
+  kWarm,
+  kTraining,
+  kFinished,
+  kFailed
 };
 constexpr uint32_t kFlagRecoverable = 1;
 
-// `version` of a slot: number of steps whose boundary state the worker holds whole, or one of these.
+// `version` of a slot: number of steps whose boundary state the worker holds whole, or one of
+// these.
 constexpr uint64_t kVersionNone = ~0ULL;
 constexpr uint64_t kVersionTorn = ~0ULL - 1;
 constexpr uint64_t kVersionApplying = ~0ULL - 2;
@@ -48,8 +56,8 @@ struct Header {
   uint64_t staging_bytes;
   uint64_t store_bytes;
   std::atomic<int32_t> agent_pid;
-  alignas(64) std::atomic<uint32_t> agent_life;   // robust futex of the agent, 0 until it watches
-  alignas(64) Doorbell agent_doorbell;            // mail and states
+  alignas(64) std::atomic<uint32_t> agent_life;  // robust futex of the agent, 0 until it watches
+  alignas(64) Doorbell agent_doorbell;           // mail and states
   alignas(64) std::atomic<uint64_t> board_generation;
   std::atomic<uint64_t> revoked_generation;
   std::atomic<uint32_t> board_futex;              // moves with each of the two words above
@@ -77,13 +85,13 @@ struct Slot {
   std::atomic<uint64_t> incarnation;
   std::atomic<uint32_t> state;
   std::atomic<uint32_t> flags;
-  std::atomic<uint32_t> state_changes;             // the agent tells changes apart by it
+  std::atomic<uint32_t> state_changes;  // the agent tells changes apart by it
   alignas(64) std::atomic<uint64_t> heartbeats;
   std::atomic<uint64_t> heartbeat_ns;
   alignas(64) std::atomic<uint64_t> step;
   std::atomic<uint32_t> phase;
   std::atomic<uint64_t> progress_ns;
-  alignas(64) std::atomic<uint64_t> commit;        // commit_word.hpp
+  alignas(64) std::atomic<uint64_t> commit;  // commit_word.hpp
   std::atomic<uint64_t> version;
   alignas(64) Doorbell doorbell;
   alignas(64) Mailbox mailbox;

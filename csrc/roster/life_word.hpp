@@ -1,8 +1,10 @@
-// Purpose: death seen at once. A thread holds a robust futex in shared memory; when its process dies, the kernel marks
-// the word FUTEX_OWNER_DIED before it frees the process's memory (a pidfd or socket speaks only after that).
-// Method: set_robust_list(2), Documentation/locking/robust-futex-ABI. Threads: a LifeHold belongs to the thread that
-// made it; watching is thread-safe. Ownership: a LifeHold replaces the C library's robust list of its thread, which
-// therefore must not lock robust mutexes; it lets go of nothing: only the thread's end marks the word.
+// Purpose: death seen at once. A thread holds a robust futex in shared memory; when its process
+// dies, the kernel marks the word FUTEX_OWNER_DIED before it frees the process's memory (a pidfd or
+// socket speaks only after that). Method: set_robust_list(2),
+// Documentation/locking/robust-futex-ABI. Threads: a LifeHold belongs to the thread that made it;
+// watching is thread-safe. Ownership: a LifeHold replaces the C library's robust list of its
+// thread, which therefore must not lock robust mutexes; it lets go of nothing: only the thread's
+// end marks the word.
 #pragma once
 
 #include <linux/futex.h>
@@ -24,7 +26,8 @@ class LifeHold {
 
 inline bool owner_died(uint32_t word) { return (word & FUTEX_OWNER_DIED) != 0; }
 
-// Sleeps until the word's owner died (true) or the deadline passed or somebody woke the word (false).
+// Sleeps until the word's owner died (true) or the deadline passed or somebody woke the word
+// (false).
 bool wait_for_death(std::atomic<uint32_t>& word, TimePoint deadline);
 
 }  // namespace hpcore::roster

@@ -1,11 +1,12 @@
 #include "roster/node_segment.hpp"
 
-#include <cerrno>
-#include <climits>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
 
 #include "roster/commit_word.hpp"
 
@@ -23,7 +24,8 @@ size_t slot_stride(size_t staging_bytes) {
 }
 
 size_t slots_offset(size_t store_bytes) {
-  return round_up(kHeaderBytes + kBoardsBytes + kBlobsBytes + round_up(store_bytes, kPage), 2 << 20);
+  return round_up(kHeaderBytes + kBoardsBytes + kBlobsBytes + round_up(store_bytes, kPage),
+                  2 << 20);
 }
 
 double age_s(uint64_t at_ns) {
@@ -49,8 +51,7 @@ Result<std::shared_ptr<NodeSegment>> NodeSegment::create(const SegmentOptions& o
   }
   auto mapping = Mapping::map_shared(fd.get(), size);
   if (!mapping.ok()) return mapping.status();
-  std::shared_ptr<NodeSegment> segment(
-      new NodeSegment(std::move(fd), std::move(mapping.value())));
+  std::shared_ptr<NodeSegment> segment(new NodeSegment(std::move(fd), std::move(mapping.value())));
   Header& header = segment->header();
   header.layout_version = kLayoutVersion;
   header.slots = static_cast<uint32_t>(options.slots);
@@ -66,7 +67,7 @@ Result<std::shared_ptr<NodeSegment>> NodeSegment::attach(int number) {
   if (!fd.valid()) {
     return Status::system("descriptor " + std::to_string(number) + " is not a node segment", errno);
   }
-  struct stat about {};
+  struct stat about{};
   if (fstat(fd.get(), &about) != 0) return Status::system("fstat of the node segment", errno);
   if (about.st_size < static_cast<off_t>(kHeaderBytes)) {
     return Status(Code::kInvalid, "descriptor " + std::to_string(number) + " has " +
@@ -74,15 +75,14 @@ Result<std::shared_ptr<NodeSegment>> NodeSegment::attach(int number) {
   }
   auto mapping = Mapping::map_shared(fd.get(), static_cast<size_t>(about.st_size));
   if (!mapping.ok()) return mapping.status();
-  std::shared_ptr<NodeSegment> segment(
-      new NodeSegment(std::move(fd), std::move(mapping.value())));
+  std::shared_ptr<NodeSegment> segment(new NodeSegment(std::move(fd), std::move(mapping.value())));
   const Header& header = segment->header();
   if (header.magic.load(std::memory_order_acquire) != kMagic ||
       header.layout_version != kLayoutVersion) {
-    return Status(Code::kInvalid,
-                  "the node segment has layout " + std::to_string(header.layout_version) +
-                      ", this library knows " + std::to_string(kLayoutVersion) +
-                      ": agent and workers must use one hpcore");
+    return Status(Code::kInvalid, "the node segment has layout " +
+                                      std::to_string(header.layout_version) +
+                                      ", this library knows " + std::to_string(kLayoutVersion) +
+                                      ": agent and workers must use one hpcore");
   }
   return segment;
 }
@@ -101,11 +101,13 @@ std::span<std::byte> NodeSegment::control_area(int index) const {
 }
 
 std::span<std::byte> NodeSegment::staging_area(int index) const {
-  return {mapping_.data() + slot_offset(index) + kSlotBytes + kControlBytes, header().staging_bytes};
+  return {mapping_.data() + slot_offset(index) + kSlotBytes + kControlBytes,
+          header().staging_bytes};
 }
 
 std::span<std::byte> NodeSegment::channel_area(int index) const {
-  return {mapping_.data() + slot_offset(index) + kSlotBytes, kControlBytes + header().staging_bytes};
+  return {mapping_.data() + slot_offset(index) + kSlotBytes,
+          kControlBytes + header().staging_bytes};
 }
 
 std::span<std::byte> NodeSegment::exposure_area(int index) const {

@@ -1,7 +1,8 @@
-// Purpose: the shared memory of one node: header, notice board, rank blobs, store area and one area a slot. The agent
-// makes it, workers inherit the descriptor and attach. Threads: thread-safe, across processes, except create/attach.
-// Ownership: shared_ptr, because workers, channels and stores of a process point into it and end in any order; the last
-// process to go frees the memory (memfd). Lifecycle: prepare_slot -> Worker -> release_slot -> prepare_slot ...
+// Purpose: the shared memory of one node: header, notice board, rank blobs, store area and one area
+// a slot. The agent makes it, workers inherit the descriptor and attach. Threads: thread-safe,
+// across processes, except create/attach. Ownership: shared_ptr, because workers, channels and
+// stores of a process point into it and end in any order; the last process to go frees the memory
+// (memfd). Lifecycle: prepare_slot -> Worker -> release_slot -> prepare_slot ...
 #pragma once
 
 #include <memory>
@@ -64,18 +65,19 @@ class NodeSegment : public std::enable_shared_from_this<NodeSegment> {
   Status release_slot(int slot);
   [[nodiscard]] SlotInfo slot_info(int slot) const;
   Doorbell& slot_doorbell(int index) const { return slot(index).doorbell; }
-  std::span<std::byte> control_area(int slot) const;   // zero when the slot was prepared
+  std::span<std::byte> control_area(int slot) const;  // zero when the slot was prepared
   std::span<std::byte> staging_area(int slot) const;
-  std::span<std::byte> channel_area(int slot) const;   // control_area, then staging_area: contiguous
+  std::span<std::byte> channel_area(int slot) const;  // control_area, then staging_area: contiguous
   std::span<std::byte> exposure_area(int slot) const;
   std::span<std::byte> store_area() const;
 
   // Generations.
   Status set_ranked(const std::vector<int>& slots);
-  [[nodiscard]] std::vector<int> ranked() const;       // slots by rank
+  [[nodiscard]] std::vector<int> ranked() const;  // slots by rank
   [[nodiscard]] bool is_ranked(int slot) const;
   Status open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps);
-  std::vector<uint64_t> close_generation(uint64_t generation);  // steps of the ranked slots, by rank
+  std::vector<uint64_t> close_generation(
+      uint64_t generation);  // steps of the ranked slots, by rank
   Status publish(uint64_t generation, const std::string& roster);
   [[nodiscard]] std::optional<Notice> notice() const;
   [[nodiscard]] uint64_t board_generation() const;

@@ -18,7 +18,8 @@ void Revocation::attach(Doorbell* doorbell) {
 
 void Revocation::detach(Doorbell* doorbell) {
   const std::lock_guard lock(mutex_);
-  if (const auto at = std::find(doorbells_.begin(), doorbells_.end(), doorbell); at != doorbells_.end())
+  if (const auto at = std::find(doorbells_.begin(), doorbells_.end(), doorbell);
+      at != doorbells_.end())
     doorbells_.erase(at);
 }
 

@@ -1,6 +1,7 @@
-// Purpose: says whether a generation is over, and wakes whatever of this process waits in its channels.
-// Threads: thread-safe; revoked() is one acquire load. Ownership: shared between the worker's sentinel and all channels
-// (they outlive each other in any order); doorbells are borrowed between attach() and detach().
+// Purpose: says whether a generation is over, and wakes whatever of this process waits in its
+// channels. Threads: thread-safe; revoked() is one acquire load. Ownership: shared between the
+// worker's sentinel and all channels (they outlive each other in any order); doorbells are borrowed
+// between attach() and detach().
 #pragma once
 
 #include <memory>

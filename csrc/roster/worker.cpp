@@ -1,9 +1,10 @@
 #include "roster/worker.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstring>
-#include <unistd.h>
 
 #include "base/scheduling.hpp"
 #include "roster/commit_word.hpp"
@@ -25,14 +26,15 @@ Worker::Worker(std::shared_ptr<NodeSegment> segment, int slot, uint64_t incarnat
 
 Result<std::shared_ptr<Worker>> Worker::attach(std::shared_ptr<NodeSegment> segment, int slot,
                                                uint64_t incarnation) {
-  if (!segment->has_slot(slot)) return Status(Code::kNotFound, "there is no slot " + std::to_string(slot));
+  if (!segment->has_slot(slot))
+    return Status(Code::kNotFound, "there is no slot " + std::to_string(slot));
   Slot& words = segment->slot(slot);
   if (words.incarnation.load() != incarnation || words.life.load() != 0) {
-    return Status(Code::kInvalid,
-                  "slot " + std::to_string(slot) + " is held for incarnation " +
-                      std::to_string(words.incarnation.load()) + " by pid " +
-                      std::to_string(words.pid.load()) + ", not for incarnation " +
-                      std::to_string(incarnation) + ": a worker attaches once, to its own slot");
+    return Status(Code::kInvalid, "slot " + std::to_string(slot) + " is held for incarnation " +
+                                      std::to_string(words.incarnation.load()) + " by pid " +
+                                      std::to_string(words.pid.load()) + ", not for incarnation " +
+                                      std::to_string(incarnation) +
+                                      ": a worker attaches once, to its own slot");
   }
   words.pid.store(getpid());
   std::shared_ptr<Worker> worker(new Worker(std::move(segment), slot, incarnation));
@@ -94,7 +96,8 @@ Status Worker::post(const Mail& mail, TimePoint deadline) {
   Mailbox& box = words().mailbox;
   const auto taken = [&box] { return box.full.load(std::memory_order_acquire) == 0; };
   if (!words().doorbell.wait(taken, deadline)) {
-    return {Code::kTimeout, "the agent did not take the mail before this one in time: is it stopped?"};
+    return {Code::kTimeout,
+            "the agent did not take the mail before this one in time: is it stopped?"};
   }
   const size_t size = std::min(mail.text.size(), kMailBytes);
   box.kind = mail.kind;
@@ -130,11 +133,13 @@ std::optional<CommitOutcome> Worker::outcome(uint64_t generation, uint64_t step,
                                              const std::vector<int>& slots) const {
   const Header& header = segment_->header();
   if (header.opened_generation.load(std::memory_order_acquire) > generation) {
-    return header.opened_steps.load() > step ? CommitOutcome::kCommitted : CommitOutcome::kDiscarded;
+    return header.opened_steps.load() > step ? CommitOutcome::kCommitted
+                                             : CommitOutcome::kDiscarded;
   }
   bool all = true;
   for (const int slot : slots) {
-    const CommitWord word = CommitWord::unpack(segment_->slot(slot).commit.load(std::memory_order_acquire));
+    const CommitWord word =
+        CommitWord::unpack(segment_->slot(slot).commit.load(std::memory_order_acquire));
     if (word.generation == generation && word.steps > step) continue;
     all = false;  // a word of another generation: its slot was recycled; the next opening will say
     if (word.generation == generation && word.closed) return CommitOutcome::kDiscarded;

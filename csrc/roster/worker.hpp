@@ -1,8 +1,9 @@
-// Purpose: this process's place in the node segment, and its sentinel thread, which holds the life word, writes
-// heartbeats, rings this process's channels when a generation is revoked, and ends the process when the agent is dead.
-// Threads: thread-safe; waits block and are cut short by their deadline only. Ownership: shared, since channels and
-// backends keep it. Lifecycle: attach() once per process, after the fork; the sentinel runs until the process ends
-// (stopping it earlier would look like a death).
+// Purpose: this process's place in the node segment, and its sentinel thread, which holds the life
+// word, writes heartbeats, rings this process's channels when a generation is revoked, and ends the
+// process when the agent is dead. Threads: thread-safe; waits block and are cut short by their
+// deadline only. Ownership: shared, since channels and backends keep it. Lifecycle: attach() once
+// per process, after the fork; the sentinel runs until the process ends (stopping it earlier would
+// look like a death).
 #pragma once
 
 #include <memory>
