@@ -1,0 +1,1 @@
+"""`hpcore bench`: one frame for all measurements (result.py), one module a bench."""
