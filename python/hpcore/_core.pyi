@@ -9,17 +9,287 @@ import typing
 import typing_extensions
 
 __all__: list[str] = [
+    "AgentWatch",
     "Communicator",
     "DatasetFile",
     "DatasetWriter",
+    "Event",
+    "FLAG_RECOVERABLE",
+    "MAX_SLOTS",
+    "NodeSegment",
     "Permutation",
+    "PublishStats",
+    "PullStats",
+    "STATE_ATTACHED",
+    "STATE_EMPTY",
+    "STATE_FAILED",
+    "STATE_FINISHED",
+    "STATE_STARTING",
+    "STATE_TRAINING",
+    "STATE_WARM",
     "SharedGroup",
     "SharedStore",
+    "SlotInfo",
+    "SourceAddress",
+    "StateReceiver",
+    "StateSource",
+    "VERSION_APPLYING",
+    "VERSION_NONE",
+    "VERSION_TORN",
+    "Worker",
     "digest128",
     "digest_code",
     "monotonic_ns",
     "use_huge_pages",
 ]
+
+class SlotInfo:
+    """
+    What one slot says at one moment. Ages in seconds; negative: never.
+    """
+    @property
+    def commit_closed(self) -> bool: ...
+    @property
+    def commit_generation(self) -> int: ...
+    @property
+    def commit_steps(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def heartbeat_age_s(self) -> float: ...
+    @property
+    def heartbeats(self) -> int: ...
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def phase(self) -> int: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def progress_age_s(self) -> float: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+
+class NodeSegment:
+    """
+    The shared memory of one node. Thread-safe.
+    """
+    @staticmethod
+    def attach(fd: typing.SupportsInt | typing.SupportsIndex) -> NodeSegment:
+        """
+        Maps the segment behind an inherited descriptor, which is duplicated.
+        """
+    @staticmethod
+    def create(
+        slots: typing.SupportsInt | typing.SupportsIndex,
+        staging_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304,
+        store_bytes: typing.SupportsInt | typing.SupportsIndex = 67108864,
+    ) -> NodeSegment:
+        """
+        Makes a segment (a memfd): the agent's part. slots: 1 to 64. Raises InvalidArgument.
+        """
+    def close(self) -> None:
+        """
+        For symmetry: the memory goes with the last object that uses it.
+        """
+    def close_generation(self, generation: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        Closes the commit words of the ranked slots and revokes the generation. Returns the words' steps by rank; the committed steps are their minimum. Idempotent.
+        """
+    def fire_fault(self, index: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        """
+        True for the first caller in the whole job only. index: 0 to 63.
+        """
+    def open_commit(
+        self,
+        slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Opens the members' commit words for a generation with `steps` committed steps.
+        """
+    def prepare_slot(
+        self,
+        slot: typing.SupportsInt | typing.SupportsIndex,
+        incarnation: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Empties the slot for a new worker: state STARTING.
+        """
+    def publish(self, generation: typing.SupportsInt | typing.SupportsIndex, roster: str) -> None:
+        """
+        Puts a roster (at most 256 KiB) on the notice board.
+        """
+    def rank_blob(self, rank: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[int, bytes]]:
+        """
+        What the rank left: at most two (tag, bytes), newest first.
+        """
+    def ranked(self) -> list[int]:
+        """
+        The slots of the current roster, by rank.
+        """
+    def release_slot(self, slot: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Gives the slot's memory back. The worker must be gone.
+        """
+    def set_ranked(
+        self, slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> None:
+        """
+        The slots of the current roster, by rank.
+        """
+    def slot_info(self, slot: typing.SupportsInt | typing.SupportsIndex) -> SlotInfo: ...
+    @property
+    def board_generation(self) -> int: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def revoked_generation(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+
+class Event:
+    """
+    Something a worker did, as the agent saw it at at_ns (CLOCK_MONOTONIC).
+    """
+    @property
+    def at_ns(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def mail_kind(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+class AgentWatch:
+    """
+    The agent's eyes: deaths, mail, states. Native threads. Thread-safe.
+    """
+    def __init__(self, segment: NodeSegment) -> None: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int:
+        """
+        An eventfd that is readable while events are queued.
+        """
+    def next_event(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> Event | None:
+        """
+        The next event, or None after timeout_s seconds. Blocks without the GIL.
+        """
+    def unwatch(self, slot: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def watch(
+        self,
+        slot: typing.SupportsInt | typing.SupportsIndex,
+        incarnation: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+
+class Worker:
+    """
+    This process's place in the segment. Thread-safe.
+    """
+    @staticmethod
+    def attach(
+        segment: NodeSegment,
+        slot: typing.SupportsInt | typing.SupportsIndex,
+        incarnation: typing.SupportsInt | typing.SupportsIndex,
+    ) -> Worker:
+        """
+        Takes the slot for this process and starts its sentinel thread: once per process, after the fork.
+        """
+    def finish(self, code: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        State FINISHED (code 0) or FAILED.
+        """
+    def post(
+        self,
+        kind: typing.SupportsInt | typing.SupportsIndex,
+        step: typing.SupportsInt | typing.SupportsIndex,
+        flags: typing.SupportsInt | typing.SupportsIndex,
+        text: str,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 5.0,
+    ) -> None:
+        """
+        Leaves mail for the agent (the last 16 KiB of text); waits for the box to be empty.
+        """
+    def progress(
+        self,
+        step: typing.SupportsInt | typing.SupportsIndex,
+        phase: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def ready(
+        self,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        step: typing.SupportsInt | typing.SupportsIndex,
+    ) -> bool:
+        """
+        Says that this worker's gradients of `step` are complete. False if the generation is closed.
+        """
+    def revoked(self, generation: typing.SupportsInt | typing.SupportsIndex) -> bool: ...
+    def roster(self) -> typing.Any:
+        """
+        (generation, bytes) of the newest roster, or None.
+        """
+    def set_rank_blob(
+        self,
+        rank: typing.SupportsInt | typing.SupportsIndex,
+        tag: typing.SupportsInt | typing.SupportsIndex,
+        blob: str,
+    ) -> None:
+        """
+        Leaves up to 64 KiB for whoever holds the rank next.
+        """
+    def wait_commit(
+        self,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        step: typing.SupportsInt | typing.SupportsIndex,
+        slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> str:
+        """
+        'committed' when all slots said ready, 'discarded' when one was closed before, else 'timeout'.
+        """
+    def wait_roster(
+        self,
+        after: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> typing.Any:
+        """
+        The newest roster once its generation exceeds `after`, or None after timeout_s seconds.
+        """
+    @property
+    def flags(self) -> int: ...
+    @flags.setter
+    def flags(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def native_handle(self) -> typing_extensions.CapsuleType: ...
+    @property
+    def segment(self) -> NodeSegment: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @state.setter
+    def state(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def version(self) -> int: ...
+    @version.setter
+    def version(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class SharedStore:
     """
@@ -232,6 +502,109 @@ class Communicator:
     @property
     def world_size(self) -> int: ...
 
+class PublishStats:
+    """
+    What one source digested.
+    """
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+class StateSource:
+    """
+    The healthy side of a heal. Keep it, and the regions, until the next commit.
+    """
+    def __init__(
+        self,
+        worker: Worker,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        chunk_bytes: typing.SupportsInt | typing.SupportsIndex,
+        index: typing.SupportsInt | typing.SupportsIndex,
+        sources: typing.SupportsInt | typing.SupportsIndex,
+        receivers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None: ...
+    def close(self) -> None:
+        """
+        Ends the staging thread; receivers that need it lose this source. Twice is fine.
+        """
+    def publish(self) -> PublishStats:
+        """
+        Digests this source's share, rings the receivers, returns. Raises RosterChanged.
+        """
+
+class SourceAddress:
+    """
+    Where a source's state lies.
+    """
+    def __init__(
+        self,
+        slot: typing.SupportsInt | typing.SupportsIndex,
+        pid: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+    ) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+
+class PullStats:
+    """
+    What one pull did.
+    """
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def bytes_by_source(self) -> list[int]: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def refetched(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+class StateReceiver:
+    """
+    The newcomer's side of a heal.
+    """
+    def __init__(
+        self,
+        worker: Worker,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        chunk_bytes: typing.SupportsInt | typing.SupportsIndex,
+        sources: collections.abc.Sequence[SourceAddress],
+        threads: typing.SupportsInt | typing.SupportsIndex = 2,
+        method: str = "probe",
+    ) -> None: ...
+    def pull(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> PullStats:
+        """
+        Blocks until all bytes arrived and are proved. Raises RosterChanged, DeadlineExceeded, MismatchError, CorruptData, PeerDead.
+        """
+    @property
+    def progress(self) -> int:
+        """
+        Bytes read so far; from any thread.
+        """
+
 class Permutation:
     """
     Keyed permutation of range(count): the sample order of one epoch.
@@ -319,3 +692,16 @@ def use_huge_pages(
     """
     Puts [(address, nbytes)] on huge pages: heals are twice as fast. Returns the bytes on them.
     """
+
+FLAG_RECOVERABLE: int = 1
+MAX_SLOTS: int = 64
+STATE_ATTACHED: int = 2
+STATE_EMPTY: int = 0
+STATE_FAILED: int = 6
+STATE_FINISHED: int = 5
+STATE_STARTING: int = 1
+STATE_TRAINING: int = 4
+STATE_WARM: int = 3
+VERSION_APPLYING: int = 18446744073709551613
+VERSION_NONE: int = 18446744073709551615
+VERSION_TORN: int = 18446744073709551614

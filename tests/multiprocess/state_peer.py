@@ -1,0 +1,147 @@
+"""A process that holds state, for the tests of the state room: obeys one JSON command a line.
+
+Run as ``python state_peer.py FD SLOT INCARNATION``; answers each command with one JSON line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import random
+import sys
+import time
+from typing import Any
+
+from hpcore import _core
+from hpcore.errors import HpcoreError
+
+GUARD = 64
+"""Bytes before and behind each region that nobody may touch."""
+
+
+class Peer:
+    """The regions of this process and what can be asked of it."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        self.buffers: list[Any] = []
+        self.sizes: list[int] = []
+        self.source: Any = None
+
+    def _views(self) -> list[memoryview]:
+        return [
+            memoryview(buffer).cast("B")[GUARD : GUARD + size]
+            for buffer, size in zip(self.buffers, self.sizes, strict=True)
+        ]
+
+    def make(self, sizes: list[int], seed: int | None) -> list[list[int]]:
+        """Allocates the regions, filled from a seed (None: zeros); returns addresses and sizes."""
+        self.sizes = sizes
+        self.buffers = [(ctypes.c_ubyte * (size + 2 * GUARD))() for size in sizes]
+        for buffer in self.buffers:
+            ctypes.memset(buffer, 0xA5, len(buffer))
+        source = random.Random(seed)
+        for view in self._views():
+            view[:] = bytes(len(view)) if seed is None else source.randbytes(len(view))
+        return self.regions()
+
+    def regions(self) -> list[list[int]]:
+        return [
+            [ctypes.addressof(buffer) + GUARD, size]
+            for buffer, size in zip(self.buffers, self.sizes, strict=True)
+        ]
+
+    def use_huge_pages(self) -> int:
+        return int(_core.use_huge_pages([(address, size) for address, size in self.regions()]))
+
+    def copy_seconds(self) -> float:
+        """How long one memcpy of the whole state takes, into memory of the same kind."""
+        whole = sum(self.sizes)
+        with mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as target:
+            view = ctypes.c_char.from_buffer(target)
+            address = ctypes.addressof(view)
+            _core.use_huge_pages([(address, whole)])
+            ctypes.memset(address, 1, whole)
+            begin = time.perf_counter()
+            for start, size in self.regions():
+                ctypes.memmove(address, start, size)
+                address += size
+            seconds = time.perf_counter() - begin
+            del view
+        return seconds
+
+    def digest(self) -> str:
+        whole = b"".join(bytes(view) for view in self._views())
+        return str(_core.digest128(whole).hex())
+
+    def guards_untouched(self) -> bool:
+        return all(
+            bytes(buffer)[:GUARD] == b"\xa5" * GUARD and bytes(buffer)[-GUARD:] == b"\xa5" * GUARD
+            for buffer in self.buffers
+        )
+
+    def flip(self, offset: int) -> None:
+        """Changes one bit at an offset of the virtual range."""
+        for view in self._views():
+            if offset < len(view):
+                view[offset] ^= 1
+                return
+            offset -= len(view)
+
+    def open(self, generation: int, index: int, sources: int, receivers: list[int]) -> None:
+        self.source = _core.StateSource(
+            self.worker, generation, self.regions(), 0, index, sources, receivers
+        )
+
+    def publish(self, *arguments: Any) -> int:
+        if arguments:
+            self.open(*arguments)
+        return int(self.source.publish().bytes)
+
+    def close_source(self) -> None:
+        self.source.close()
+
+    def pull(
+        self, generation: int, sources: list[Any], timeout_s: float, method: str, times: int = 1
+    ) -> dict[str, Any]:
+        addresses = [_core.SourceAddress(slot, pid, regions) for slot, pid, regions in sources]
+        for _ in range(times):
+            receiver = _core.StateReceiver(
+                self.worker, generation, self.regions(), 0, addresses, 2, method
+            )
+            stats = receiver.pull(timeout_s)
+            assert receiver.progress == stats.bytes
+        names = ("bytes", "chunks", "refetched", "bytes_by_source", "method", "seconds")
+        return {name: getattr(stats, name) for name in names}
+
+    def footprint(self) -> dict[str, int]:
+        """Peak memory (resets the peak), threads and descriptors."""
+        with open("/proc/self/status") as stream:
+            fields = dict(line.split(":", 1) for line in stream)
+        with open("/proc/self/clear_refs", "w") as stream:
+            stream.write("5")
+        return {
+            "peak_kib": int(fields["VmHWM"].split()[0]),
+            "rss_kib": int(fields["VmRSS"].split()[0]),
+            "threads": int(fields["Threads"]),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+        }
+
+
+def main() -> None:
+    fd, slot, incarnation = map(int, sys.argv[1:])
+    segment = _core.NodeSegment.attach(fd)
+    peer = Peer(_core.Worker.attach(segment, slot, incarnation))
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer: Any = {"ok": getattr(peer, name)(*arguments)}
+        except HpcoreError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
