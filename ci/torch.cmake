@@ -26,7 +26,7 @@ add_library(_c10d MODULE ${HPCORE_TORCH_SOURCES})
 target_include_directories(_c10d SYSTEM PRIVATE ${HPCORE_TORCH_ROOT}/include
   ${HPCORE_TORCH_ROOT}/include/torch/csrc/api/include ${Python_INCLUDE_DIRS})
 target_compile_definitions(_c10d PRIVATE USE_DISTRIBUTED USE_C10D_GLOO _GLIBCXX_USE_CXX11_ABI=1)
-target_compile_options(_c10d PRIVATE -Wall -Wextra -Werror -fvisibility=hidden -g0)
+target_compile_options(_c10d PRIVATE ${HPCORE_WARNINGS} -fvisibility=hidden -g0)
 target_link_directories(_c10d PRIVATE ${HPCORE_TORCH_ROOT}/lib)
 target_link_libraries(_c10d PRIVATE hpcore torch torch_cpu c10 torch_python)
 set_target_properties(_c10d PROPERTIES PREFIX "" SUFFIX ".${Python_SOABI}.so"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds libhpcore and _core with a sanitizer and runs the tests of the native rooms under it.
+# usage: sanitize.sh address|thread [PYTEST ARGUMENTS]      needs $PYTHON (make sanitize sets it)
+# The instrumented build lives in build/sanitize-<kind>: the package there is a copy, the working tree is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kind=${1:?address or thread}
+shift
+build=build/sanitize-$kind
+case $kind in
+  address) library=libasan.so; export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0 ;;
+  # PyTorch, NumPy and Python themselves are not instrumented: only races between instrumented accesses are reported.
+  thread) library=libtsan.so; export TSAN_OPTIONS="ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=66:suppressions=$PWD/ci/tsan.supp" ;;
+  *) echo "sanitize.sh: $kind? address or thread" >&2; exit 2 ;;
+esac
+export PATH="$(dirname "$PYTHON"):$PATH"
+cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$PYTHON" -DHPCORE_BUILD_C10D=OFF -DHPCORE_SANITIZE="$kind" >/dev/null
+cmake --build "$build"
+rm -rf "$build/tree" && mkdir -p "$build/tree/python"
+cp -r python/hpcore "$build/tree/python/" && rm -f "$build"/tree/python/hpcore/*.so
+cp "$build"/csrc/*.so "$build/tree/python/hpcore/"
+cp -r tests ci csrc pyproject.toml "$build/tree/"
+
+preload=$("${CXX:-c++}" -print-file-name=$library)
+[ -e "$preload" ] || { echo "sanitize.sh: the compiler has no $library: install its runtime (Debian: libasan8, libtsan2)" >&2; exit 2; }
+export HPCORE_SANITIZED=$kind PYTHONPATH="$PWD/$build/tree/python" LD_PRELOAD=$preload
+cd "$build/tree"
+[ $# -gt 0 ] || set -- tests/unit tests/contract
+# Tests that import torch or set up environments have nothing to find here.
+exec setarch -R "$PYTHON" -m pytest -q -p no:cacheprovider -m "not torch" --ignore-glob='*test_packaging_*' \
+  -o timeout=600 -o faulthandler_timeout=0 "$@"
