@@ -40,6 +40,7 @@ LAYERS = {
     "_c10d": 1,
     "membership": 1,
     "agent": 3,
+    "agent.events": 1,  # events.jsonl: agent and workers write it
     "integrations": 3,
     "report": 4,
     "bench": 5,
@@ -150,8 +151,11 @@ class _Imports(ast.NodeVisitor):
 
 def layer_of(module: str) -> int:
     """The layer of a module such as "hpcore.agent.events"."""
-    parts = module.split(".")
-    return LAYERS.get(parts[1], _PUBLIC) if len(parts) > 1 else _PUBLIC
+    parts = module.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in LAYERS:
+            return LAYERS[".".join(parts[:length])]
+    return _PUBLIC
 
 
 def python_breaches(root: Path) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcore import errors
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -144,3 +146,14 @@ def test_metadata_offers_command_and_backend() -> None:
     assert points["console_scripts", "hpcore"] == "hpcore.cli.main:main"
     assert metadata.metadata["License-Expression"] == "Apache-2.0"
     assert metadata.version.startswith("0.")
+
+
+def test_errors_page_names_every_exception_and_its_builtin() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    said = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \| \S.* \| \S.* \|$", page, re.MULTILINE))
+    is_ours = {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value is not errors.HpcoreError
+    }
+    assert said == {name: value.__bases__[1].__name__ for name, value in is_ours.items()}
