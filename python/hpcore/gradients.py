@@ -1,0 +1,90 @@
+"""Gradients of a step: one native reduction for each dtype over the gradients where they lie.
+ One thread. Nothing is flattened or copied in Python: the communicator gathers lists of (address,
+elements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpcore.errors import Unsupported
+from hpcore.layout import same_layout
+
+STEP_TIMEOUT_S = 86_400.0
+"""A step's collectives wait for as long as the others compute: how long is too long is the agent's
+to judge, which then
+revokes the generation."""
+
+
+class Gradients:
+    """The gradients of replicated parameters, in a fixed order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.parameters: list[Tensor] = []
+        self._known: set[int] = set()
+
+    def add(self, name: str, parameter: Tensor) -> None:
+        """Takes a parameter in, a tied one once."""
+        if id(parameter) not in self._known:
+            self._known.add(id(parameter))
+            self.names.append(name)
+            self.parameters.append(parameter)
+
+    def covers(self, parameter: Tensor) -> bool:
+        """Whether this parameter's gradient is summed over ranks."""
+        return id(parameter) in self._known
+
+    def clear(self) -> None:
+        """Drops all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def flags(self) -> list[float]:
+        """1.0 for each parameter that has a gradient here, else 0.0."""
+        return [0.0 if p.grad is None else 1.0 for p in self.parameters]
+
+    def reduce(self, communicator: Any, holders: Sequence[float]) -> None:
+        """Sums the gradients over ranks, in place. `holders`: on how many ranks each parameter has
+        one.
+
+        A parameter with a gradient nowhere keeps None; a rank without one adds zeros. Blocks until
+        all ranks came. Raises RosterChanged, Unsupported (sparse gradients).
+        """
+        lists: dict[torch.dtype, list[tuple[int, int]]] = {}
+        for index, holding in enumerate(holders):
+            if holding > 0:
+                gradient = self._dense_gradient(index)
+                if gradient.dtype not in lists:
+                    lists[gradient.dtype] = []
+                lists[gradient.dtype].append((gradient.data_ptr(), gradient.numel()))
+        for dtype, buffers in lists.items():
+            communicator.all_reduce(buffers, str(dtype)[6:], "sum", STEP_TIMEOUT_S)
+
+    def _dense_gradient(self, index: int) -> Tensor:
+        """The gradient with the parameter's own layout, so that it lies alike on all ranks."""
+        parameter = self.parameters[index]
+        gradient = parameter.grad
+        if gradient is None:
+            gradient = parameter.grad = torch.zeros_like(
+                parameter, memory_format=torch.preserve_format
+            )
+        elif gradient.layout is not torch.strided:
+            raise Unsupported(
+                f"{self.names[index]} has a {gradient.layout} gradient; only dense gradients are "
+                "summed: use sparse=False"
+            )
+        elif not same_layout(gradient, parameter):
+            fitting = torch.empty_like(parameter, memory_format=torch.preserve_format)
+            gradient = parameter.grad = fitting.copy_(gradient)
+        return gradient
+
+    def hook(self, action: Callable[[], None]) -> Any:
+        """Calls `action` in the middle of each backward until the handle's remove(); for fault
+        drills."""
+        middle = [p for p in self.parameters if p.requires_grad]
+        return middle[len(middle) // 2].register_post_accumulate_grad_hook(lambda _: action())  # type: ignore[no-untyped-call]

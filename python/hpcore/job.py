@@ -1,0 +1,141 @@
+"""`Job`: a training loop whose steps are transactions, and whose state outlives the ranks.
+ Used by the script's main thread only. Without `hpcore run` the same loop runs as a world of one,
+without recovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from torch import nn
+
+from hpcore.batches import Batches
+from hpcore.errors import InvalidArgument
+from hpcore.loop import Loop
+from hpcore.membership.process import this_job, this_worker
+from hpcore.step import Step
+
+__all__ = ["Job"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Job:
+    """A job's identity, its tracked state, and its loop.
+
+    Args:
+        global_batch: samples of one step, over all ranks; stays the same whatever the number of
+            ranks.
+        micro_batch: samples of the unit that is dealt to ranks; divides `global_batch`.
+        seed: key of the sample order and of all random numbers, at least 0.
+        ledger: write every rank's samples to the events of every step.
+    """
+
+    def __init__(
+        self, global_batch: int, micro_batch: int, seed: int = 0, ledger: bool = False
+    ) -> None:
+        batches = Batches(global_batch, micro_batch, seed)
+        worker = this_worker()
+        self._loop = Loop(batches, worker, this_job() if worker is not None else None, ledger)
+        self._started = False
+
+    # --- who am I -----------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """This worker's rank in the current generation; a standby's is the last one."""
+        return self._loop.world.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks in the current generation."""
+        return self._loop.world.world_size
+
+    @property
+    def generation(self) -> int:
+        """Number of the current roster; 0 before the first, and without `hpcore run`."""
+        return self._loop.world.generation
+
+    @property
+    def rehearsing(self) -> bool:
+        """Whether this is a standby's rehearsal, of which nothing is kept."""
+        return self._loop.rehearsing
+
+    @property
+    def steps_done(self) -> int:
+        """Number of committed steps."""
+        return self._loop.steps_done
+
+    @property
+    def rank_local(self) -> dict[str, Any]:
+        """Plain values of this rank alone; whoever takes the rank over gets what they were at
+        commit."""
+        return self._loop.rank_local.values
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one step, over all ranks."""
+        return self._loop.batches.global_batch
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of one micro-batch."""
+        return self._loop.batches.micro_batch
+
+    @property
+    def seed(self) -> int:
+        """Key of the sample order and of all random numbers."""
+        return self._loop.batches.seed
+
+    # --- what is held -------------------------------------------------------------------------
+
+    def replicate(self, model: M) -> M:
+        """Takes a module whose parameters and buffers every rank holds alike; returns the same
+        module.
+
+        Its gradients are summed at commit, its changed buffers spread, and it is tracked.
+        """
+        self._require_before_loop("replicate")
+        self._loop.replicate(model)
+        return model
+
+    def track(self, **named: Any) -> None:
+        """Tracks what a newcomer must receive and what a discarded step gives back.
+
+        Takes modules, optimizers, objects with state_dict and load_state_dict, tensors, dicts,
+        lists, sets, deques of plain values (restored in place) and torch.Generators. Raises
+        Unsupported, with the name, for anything else.
+        """
+        self._require_before_loop("track")
+        for name, holder in named.items():
+            self._loop.state.add(name, holder)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def steps(self, data: Any = None, *, total: int) -> Iterator[Step]:
+        """Yields steps until `total` are committed. A step that was hit by a fault is yielded
+        again.
+
+        Args:
+            data: a dataset with len() and `batch(samples)`, `__getitems__` or `__getitem__`; None:
+                samples are positions.
+            total: number of steps from the beginning of the job.
+
+        Blocks at the start until all ranks are there. Raises JobStopped, MismatchError,
+        DeadlineExceeded.
+        """
+        self._require_before_loop("steps")
+        if total < 0:
+            raise InvalidArgument(f"total must not be negative: {total}")
+        if data is not None and len(data) == 0:
+            raise InvalidArgument("the dataset is empty")
+        self._started = True
+        return self._loop.run(data, total)
+
+    def _require_before_loop(self, what: str) -> None:
+        if self._started:
+            raise InvalidArgument(
+                f"job.{what} after job.steps: a job has one loop, and its state is fixed when it "
+                "begins"
+            )

@@ -1,0 +1,141 @@
+"""The shadow: what a forward may change, as it was at the last step boundary.
+ A discarded step gets it back, and newcomers are served from it while a forward is under way. One
+thread; the native state source reads the clones, which change at boundaries only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hpcore.layout import same_layout
+from hpcore.tracked import Capture, TrackedState, capture
+
+ALWAYS_COPIED_BYTES = 64 << 10
+"""Up to this size a tensor is copied at every boundary, not only when its version moved:
+`x.data.mul_()` and batch norm's
+running statistics move no version."""
+
+
+@dataclass
+class _Kept:
+    clone: Tensor
+    live: Tensor
+    version: int
+
+
+class Shadow:
+    """Copies of the fluid tensors and trees of tracked state."""
+
+    def __init__(self, state: TrackedState) -> None:
+        self._state = state
+        self._kept: dict[str, _Kept] = {}
+        self._trees: list[object] = []
+        self._names: list[str] = []
+        self._dirty: set[int] = set()
+        self._restless = {
+            path
+            for part in state.buffers
+            for path, owner, _, _ in part.places()
+            if isinstance(owner, nn.modules.batchnorm._NormBase)
+        }
+
+    def captured(self) -> Capture:
+        """The boundary's trees, with the clones as tensors."""
+        return Capture(
+            list(self._trees), list(self._names), [self._kept[n].clone for n in self._names]
+        )
+
+    def touch(self, tensor: Tensor) -> None:
+        """Says that memory of this tensor was written behind torch's back."""
+        self._dirty.add(id(tensor))
+
+    def changed(self, name: str, tensor: Tensor) -> bool:
+        """Whether the tensor may differ from its clone."""
+        kept = self._kept.get(name)
+        return (
+            kept is None
+            or kept.live is not tensor
+            or id(tensor) in self._dirty
+            or name in self._restless
+            or kept.version != tensor._version
+            or tensor.nbytes <= ALWAYS_COPIED_BYTES
+        )
+
+    def refresh(self) -> None:
+        """Makes the shadow equal to the live state: a boundary has been reached."""
+        now = capture(self._state.fluid)
+        kept: dict[str, _Kept] = {}
+        clones: list[Tensor] = []
+        lives: list[Tensor] = []
+        for name, tensor in zip(now.names, now.tensors, strict=True):
+            old = self._kept.get(name)
+            if old is not None and same_layout(old.clone, tensor):
+                if self.changed(name, tensor):
+                    clones.append(old.clone)
+                    lives.append(tensor.detach())
+                clone = old.clone
+            else:
+                clone = tensor.detach().clone(memory_format=torch.preserve_format)
+            kept[name] = _Kept(clone, tensor, tensor._version)
+        if clones:
+            with torch.no_grad():
+                torch._foreach_copy_(clones, lives)
+        self._kept, self._trees, self._names = kept, now.trees, now.names
+        self._dirty.clear()
+
+    def restore(self) -> None:
+        """Gives the live state back what it was at the last boundary."""
+        own = capture(self._state.fluid).by_name()
+        wanted: list[Tensor] = []
+        with torch.no_grad():
+            for name in self._names:
+                clone, live = self._kept[name].clone, own.get(name)
+                if live is None or not same_layout(clone, live):
+                    live = clone.clone(memory_format=torch.preserve_format)
+                elif self.changed(name, live):
+                    live.detach().copy_(clone)
+                wanted.append(live)
+        for part, tree in zip(self._state.fluid, self._trees, strict=True):
+            part.restore(tree, wanted)
+        now = capture(self._state.fluid)
+        for name, tensor in zip(now.names, now.tensors, strict=True):
+            kept = self._kept[name]
+            self._kept[name] = _Kept(kept.clone, tensor, tensor._version)
+        self._dirty.clear()
+
+
+class Pristine:
+    """Settled state as the script made it, kept over a rehearsal.
+
+    Only for the time of the rehearsal does it hold copies; what it keeps afterwards is which
+    optimizer state there was before, in case this worker becomes the one whose state all others
+    take.
+    """
+
+    def __init__(self, state: TrackedState) -> None:
+        self._state = state
+        before = capture(state.settled)
+        self._trees, self._names = before.trees, before.names
+        self._clones: list[Tensor] = [
+            t.detach().clone(memory_format=torch.preserve_format) for t in before.tensors
+        ]
+
+    def give_back(self) -> None:
+        """After the rehearsal: old values into the live tensors; state that the rehearsal made
+        stays, touched."""
+        own = capture(self._state.settled).by_name()
+        with torch.no_grad():
+            for name, clone in zip(self._names, self._clones, strict=True):
+                if name in own and same_layout(own[name], clone):
+                    own[name].detach().copy_(clone)
+        self._clones.clear()
+
+    def forget_rehearsal(self) -> None:
+        """Drops the optimizer state that the rehearsal made."""
+        own = capture(self._state.settled).by_name()
+        tensors = [own[name] for name in self._names]
+        for part, tree in zip(self._state.settled, self._trees, strict=True):
+            part.restore(tree, tensors)

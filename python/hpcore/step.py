@@ -1,0 +1,248 @@
+"""A step: one optimizer step over one global batch, which happens exactly once or not at all.
+
+A context manager made by `Job.steps`, used by the training thread only.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hpcore.batches import MicroBatch, gather
+from hpcore.errors import (
+    InvalidArgument,
+    JobStopped,
+    MismatchError,
+    OutOfSpace,
+    RosterChanged,
+    Unsupported,
+)
+from hpcore.gradients import STEP_TIMEOUT_S
+from hpcore.randomness import seed_micro_batch, seed_step
+from hpcore.world import Phase
+
+if TYPE_CHECKING:
+    from hpcore.loop import Loop
+
+USAGE_ERRORS = (InvalidArgument, MismatchError, Unsupported, OutOfSpace, JobStopped)
+"""Mistakes in the script: the same on every try, so they leave the loop at once."""
+
+
+class Step:
+    """One transaction. `index` counts from 0; `attempt`: how often it was begun here, from 1."""
+
+    def __init__(self, loop: Loop, index: int, data: Any, attempt: int = 1) -> None:
+        self.index = index
+        self.attempt = attempt
+        self.grad_norm: float | None = None
+        self.discarded = False
+        self.begin_ns = 0
+        self.sums: dict[str, float] = {}
+        self.samples: list[int] = []
+        self._loop = loop
+        self._world = loop.world
+        self._data = data
+        self._stage = "new"
+        self._torn = False
+        self._hooks: list[Any] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the `with` block was left."""
+        return self._stage == "ended"
+
+    # --- the block ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Step:
+        if self._stage != "new":
+            raise InvalidArgument(f"step {self.index} was entered before: each step has one `with`")
+        self._stage = "open"
+        self.begin_ns = time.monotonic_ns()
+        self._world.progress(self.index, Phase.FORWARD)
+        seed_step(self._loop.batches.seed, self.index, self._world.rank)
+        self._hooks = self._loop.begin_step(self.index)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        for hook in self._hooks:
+            hook.remove()
+        committed, self._stage = self._stage == "committed", "ended"
+        if kind is None:
+            if not committed:
+                raise InvalidArgument(
+                    f"step {self.index} ended without commit: call step.commit(optimizer) once in "
+                    "each `with step:` block (to leave the loop early, break after the block)"
+                )
+            self._loop.end_step(self)
+            return False
+        if not issubclass(kind, Exception) or issubclass(kind, USAGE_ERRORS):
+            return False
+        lost = issubclass(kind, RosterChanged) and not self._torn
+        text = "" if lost else "".join(traceback.format_exception(kind, error, trace))
+        return self._loop.discard_step(self, self._torn, text)
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def micro_batches(self) -> Iterator[MicroBatch]:
+        """The micro-batches of this rank, in order; each draws its own random numbers.
+
+        Raises RosterChanged (left to the `with` block) as soon as the generation is over.
+        """
+        self._require_open("micro_batches")
+        world, batches = self._world, self._loop.batches
+        for index in batches.of_rank(world.rank, world.world_size):
+            world.check()
+            world.progress(self.index, Phase.FORWARD)
+            samples = batches.samples(self._data, self.index, index)
+            data = gather(self._data, samples)
+            self.samples += samples
+            seed_micro_batch(batches.seed, self.index, index)
+            yield MicroBatch(data, samples, index, batches.weight)
+        world.check()
+
+    def weight(self, batch: MicroBatch) -> float:
+        """The share of the global batch that `batch` is."""
+        return batch.weight
+
+    def commit(
+        self,
+        optimizers: Any,
+        *,
+        scaler: Any = None,
+        clip_grad_norm: float | None = None,
+        before_apply: Callable[[], None] | None = None,
+        **sums: Any,
+    ) -> dict[str, float]:
+        """Sums the gradients over all ranks, agrees that the step happens, and applies it.
+
+        Args:
+            optimizers: one optimizer or a list; each tracked, over replicated parameters.
+            scaler: a torch GradScaler: gradients are unscaled, and steps with infinities skipped on
+                all ranks alike.
+            clip_grad_norm: largest 2-norm of all gradients together; the norm found is
+                `step.grad_norm`.
+            before_apply: called when the step is agreed, before clipping and the optimizers.
+            sums: numbers or one-element tensors that are summed over ranks; the same names on every
+                rank.
+
+        Returns the sums, the same on every rank. Blocks until all ranks came. Raises
+        InvalidArgument if called twice or outside of `with`, MismatchError if ranks pass different
+        names, RosterChanged (left to the `with` block).
+        """
+        self._require_open("commit")
+        loop, world = self._loop, self._world
+        chosen: list[Any] = list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
+        loop.check_optimizers(chosen)
+        if loop.rehearsing:
+            loop.drill.fire("rehearsal", None, self.index)
+        world.progress(self.index, Phase.REDUCE)
+        self.sums = self._reduce(sums)
+        loop.drill.fire("before_ready", loop.drill_rank, self.index)
+        loop.save_rank_local(self.index + 1)
+        self._agree()
+        loop.drill.fire("after_commit", loop.drill_rank, self.index)
+        self._apply(chosen, scaler, clip_grad_norm, before_apply)
+        world.progress(self.index, Phase.IDLE)
+        return dict(self.sums)
+
+    # --- parts of commit ----------------------------------------------------------------------
+
+    def _require_open(self, what: str) -> None:
+        if self._stage == "open":
+            return
+        why = {
+            "new": "was not entered: write `with step:` around its body",
+            "committed": "is committed already: commit once, as the last call that needs gradients",
+            "ended": "has ended: its `with` block was left",
+        }[self._stage]
+        raise InvalidArgument(f"step.{what}: step {self.index} {why}")
+
+    def _reduce(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Sums flags, keyword values and gradients over ranks; spreads buffers that a forward
+        changed."""
+        loop, world = self._loop, self._world
+        flags, changed, names = loop.gradients.flags(), loop.buffers.flags(), sorted(sums)
+        key = float(zlib.crc32("\n".join(names).encode()))
+        control = torch.tensor(
+            [key, *flags, *changed, *(float(sums[name]) for name in names)], dtype=torch.float64
+        )
+        where = [(control.data_ptr(), control.numel())]
+        world.communicator.all_reduce(where, "float64", "sum", STEP_TIMEOUT_S)
+        values: list[float] = control.tolist()
+        if not loop.rehearsing and values[0] != key * world.world_size:
+            raise MismatchError(
+                f"step {self.index}: ranks pass different sums to commit; rank {world.rank} passes "
+                f"{names}: pass the same names on every rank, 0.0 where there is nothing to add"
+            )
+        buffers_at = 1 + len(flags)
+        sums_at = buffers_at + len(changed)
+        loop.gradients.reduce(world.communicator, values[1:buffers_at])
+        root = loop.batches.first_with_work(world.world_size)
+        loop.buffers.spread(world.communicator, root, values[buffers_at:sums_at])
+        return dict(zip(names, values[sums_at:], strict=True))
+
+    def _agree(self) -> None:
+        """Between saying ready and hearing the outcome this rank does not know whether the step
+        happens."""
+        world, loop = self._world, self._loop
+        world.ready(self.index)
+        self._torn = True
+        loop.drill.fire("after_ready", loop.drill_rank, self.index)
+        try:
+            world.wait(self.index)
+        except RosterChanged:
+            self._torn = False
+            raise
+        self._stage = "committed"
+        loop.committed(self)
+        world.progress(self.index, Phase.APPLY)
+
+    def _apply(
+        self,
+        optimizers: list[Any],
+        scaler: Any,
+        clip_grad_norm: float | None,
+        before_apply: Callable[[], None] | None,
+    ) -> None:
+        if before_apply is not None:
+            before_apply()
+        if scaler is not None:
+            if scaler.is_enabled() and scaler._scale is None:  # a rank without micro-batches
+                scaler._lazy_init_scale_growth_tracker(torch.device("cpu"))
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+        if clip_grad_norm is not None:
+            tensors = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(tensors, clip_grad_norm))
+        if self._loop.drill.armed("optimizer", self._loop.drill_rank, self.index):
+            _apply_half(optimizers[0])
+            self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index)
+        for optimizer in optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+        if scaler is not None:
+            scaler.update()
+
+
+def _apply_half(optimizer: Any) -> None:
+    """An optimizer step that stops in the middle, for drills: half of the parameters have moved."""
+    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in tensors]
+    for parameter in tensors[len(tensors) // 2 :]:
+        parameter.grad = None
+    optimizer.step()
+    for parameter, gradient in zip(tensors, gradients, strict=True):
+        parameter.grad = gradient
