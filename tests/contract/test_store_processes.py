@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 import pytest
+
 from hpcore import _core, errors
 
 

@@ -1,4 +1,4 @@
-"""The native clock is the one that Python reads, so that times of several processes can be compared."""
+"""The native clock is the one that Python reads: times of several processes can be compared."""
 
 import time
 

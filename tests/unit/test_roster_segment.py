@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from hpcore import _core
 from hpcore.errors import InvalidArgument, NotFound, OutOfSpace
 
