@@ -6,10 +6,13 @@ Run as ``python state_peer.py FD SLOT INCARNATION``; answers each command with o
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
+import platform
 import random
+import struct
 import sys
 import time
 from typing import Any
@@ -29,6 +32,7 @@ class Peer:
         self.buffers: list[Any] = []
         self.sizes: list[int] = []
         self.source: Any = None
+        self.listed = 1
 
     def _views(self) -> list[memoryview]:
         return [
@@ -47,8 +51,13 @@ class Peer:
             view[:] = bytes(len(view)) if seed is None else source.randbytes(len(view))
         return self.regions()
 
+    def repeat(self, times: int) -> list[list[int]]:
+        """Lists the same regions many times: a huge range in little memory."""
+        self.listed = times
+        return self.regions()
+
     def regions(self) -> list[list[int]]:
-        return [
+        return self.listed * [
             [ctypes.addressof(buffer) + GUARD, size]
             for buffer, size in zip(self.buffers, self.sizes, strict=True)
         ]
@@ -99,6 +108,19 @@ class Peer:
         if arguments:
             self.open(*arguments)
         return int(self.source.publish().bytes)
+
+    def forbid_reading(self) -> None:
+        """Makes process_vm_readv fail with EPERM in this process, as a container's seccomp does."""
+        number = {"x86_64": 310, "aarch64": 270}[platform.machine()]
+        load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+        deny, allow = 0x00050000 | errno.EPERM, 0x7FFF0000
+        code = [(load, 0, 0, 0), (equal, 0, 1, number), (give, 0, 0, deny), (give, 0, 0, allow)]
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in code))
+        header = struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))
+        libc = ctypes.CDLL(None, use_errno=True)
+        set_no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+        assert libc.prctl(set_no_new_privileges, 1, 0, 0, 0) == 0
+        assert libc.prctl(set_seccomp, filter_mode, ctypes.c_char_p(header), 0, 0) == 0
 
     def close_source(self) -> None:
         self.source.close()

@@ -77,6 +77,18 @@ def test_state_arrives_whole_from_any_number_of_sources(
     assert net.receiver.ask("guards_untouched")
 
 
+def test_state_is_staged_where_the_kernel_forbids_reading(node: Callable[[int], Node]) -> None:
+    net = node(2)
+    net.receiver.ask("forbid_reading")
+    net.publish()
+    stats = net.receiver.ask("pull", *net.pull_arguments())
+    assert stats["method"] == "staging"
+    assert net.receiver.ask("digest") == net.sources[0].ask("digest")
+    refused = net.receiver.fails("pull", *net.pull_arguments(method="process_vm_readv"))
+    assert refused[0] == "Unsupported"
+    assert "forbids" in refused[1]
+
+
 def test_state_is_pulled_ahead_of_the_digests(node: Callable[[int], Node]) -> None:
     net = node(2)
     net.receiver.send("pull", *net.pull_arguments())
@@ -210,6 +222,17 @@ def test_state_of_no_bytes_is_healed(start: Callable[..., Process]) -> None:
     source, receiver = start(0, 1, [0, 0]), start(RECEIVER, None, [0, 0])
     assert source.ask("publish", 1, 0, 1, [RECEIVER]) == 0
     assert receiver.ask("pull", 1, [source.address], 5, "probe")["chunks"] == 0
+
+
+def test_state_over_4_gib_is_healed(start: Callable[..., Process]) -> None:
+    sizes, times = [3 * MIB + 64], 1400
+    source, receiver = start(0, 1, sizes), start(RECEIVER, None, sizes)
+    source.regions = source.ask("repeat", times)
+    receiver.ask("repeat", times)
+    source.ask("publish", 1, 0, 1, [RECEIVER])
+    stats = receiver.ask("pull", 1, [source.address], 120, "probe")
+    assert stats["bytes"] == times * sizes[0] > 4 << 30
+    assert receiver.ask("digest") == source.ask("digest")
 
 
 def test_closed_staging_is_told_apart_from_a_wait(node: Callable[[int], Node]) -> None:
