@@ -56,8 +56,8 @@ class Agent:
                 "a larger max_nproc makes more"
             )
         cluster = self.cluster
-        running = cluster is not None and cluster.roster is not None
-        if running and not any(w.recoverable for w in cluster.workers.values()):
+        workers = cluster.workers.values() if cluster is not None and cluster.roster else ()
+        if workers and not any(worker.recoverable for worker in workers):
             raise InvalidArgument(f"resize to {ranks}: the script has no hpcore.Job")
         self._ask(Resized(time.monotonic_ns(), ranks))
 

@@ -130,12 +130,12 @@ class Forge:
             if message["threads"] != 1:
                 self.warning = f"the template has {message['threads']} threads; forks may misbehave"
             return []
-        number = message.get("forked", message.get("failed"))
-        request = self._waiting.pop(int(number), None)
+        number = int(message["forked"] if "forked" in message else message["failed"])
+        request = self._waiting.pop(number, None)
         if request is not None:
             os.close(request.output_fd)
         self._starts = 1
-        return [Forked(int(number), int(message.get("pid", 0)), message.get("reason", ""))]
+        return [Forked(number, int(message.get("pid", 0)), message.get("reason", ""))]
 
     def _lost(self) -> list[Forked]:
         """The template died: another one, unless it dies again and again."""

@@ -164,5 +164,5 @@ class Registrar:
             )
         self._segment.open_commit(roster.slots, roster.generation, roster.steps)
         self._segment.set_ranked(roster.slots)
-        self._segment.publish(roster.generation, roster.to_bytes())
+        self._segment.publish(roster.generation, roster.to_bytes().decode())
         return time.monotonic_ns()

@@ -25,7 +25,7 @@ class Coordinator(Protocol):
         ...
 
     def wait(self, after: int, timeout_s: float) -> Roster | None:
-        """The newest roster once its generation exceeds `after`, or None after `timeout_s` seconds."""
+        """The newest roster once its generation exceeds `after`, else None after `timeout_s`."""
         ...
 
     def close(self) -> None:
