@@ -4,8 +4,10 @@
 
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
+#include "bind/waiting.hpp"
 #include "collective/communicator.hpp"
 #include "collective/shared_group.hpp"
+#include "collective/world_channel.hpp"
 
 namespace hpcore::bind {
 namespace {
@@ -54,18 +56,12 @@ Reduction reduction_of(const std::string& name, double factor) {
 // Runs operation(limits) without the GIL; Ctrl-C reaches the main thread meanwhile.
 template <typename Operation>
 auto blocking(double timeout_s, Operation operation) {
-  constexpr double kForever = 1e9;
   const std::function<Status()> poll = [] {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() == 0) return Status();
     return Status(Code::kAborted, "interrupted by a signal");
   };
-  Limits limits;
-  limits.poll = &poll;
-  if (timeout_s < kForever) {
-    limits.deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                         std::chrono::duration<double>(std::max(timeout_s, 0.0)));
-  }
+  const Limits limits{deadline_in(timeout_s), &poll};
   auto result = [&] {
     const py::gil_scoped_release release;
     return operation(limits);
@@ -135,6 +131,75 @@ void register_copies(py::class_<Communicator, std::shared_ptr<Communicator>>& ty
       py::arg("data"), py::arg("timeout_s"), "Each rank's data, of any size, in rank order.");
 }
 
+void register_gathers(py::class_<Communicator, std::shared_ptr<Communicator>>& type) {
+  type.def(
+      "all_gather",
+      [](Communicator& self, const Address& input, const Addresses& outputs,
+         const std::string& dtype, double timeout_s) {
+        const auto list = buffers_of(outputs);
+        const DType element = dtype_of(dtype);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.all_gather(buffer_of(input), list, element, limits);
+        }));
+      },
+      py::arg("input"), py::arg("outputs"), py::arg("dtype"), py::arg("timeout_s"),
+      "outputs[r] receives rank r's input; sizes may differ by rank.");
+  type.def(
+      "gather",
+      [](Communicator& self, const Address& input, const Addresses& outputs,
+         const std::string& dtype, int root, double timeout_s) {
+        const auto list = buffers_of(outputs);
+        const DType element = dtype_of(dtype);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.gather(buffer_of(input), list, element, root, limits);
+        }));
+      },
+      py::arg("input"), py::arg("outputs"), py::arg("dtype"), py::arg("root"), py::arg("timeout_s"),
+      "As all_gather at root; the other ranks pass no outputs.");
+}
+
+void register_scatters(py::class_<Communicator, std::shared_ptr<Communicator>>& type) {
+  type.def(
+      "scatter",
+      [](Communicator& self, const Addresses& inputs, const Address& output,
+         const std::string& dtype, int root, double timeout_s) {
+        const auto list = buffers_of(inputs);
+        const DType element = dtype_of(dtype);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.scatter(list, buffer_of(output), element, root, limits);
+        }));
+      },
+      py::arg("inputs"), py::arg("output"), py::arg("dtype"), py::arg("root"), py::arg("timeout_s"),
+      "output receives root's inputs[rank]; the others pass no inputs.");
+  type.def(
+      "reduce_scatter",
+      [](Communicator& self, const Addresses& inputs, const Address& output,
+         const std::string& dtype, const std::string& op, double timeout_s, double factor) {
+        const auto list = buffers_of(inputs);
+        const DType element = dtype_of(dtype);
+        const Reduction reduction = reduction_of(op, factor);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.reduce_scatter(list, buffer_of(output), element, reduction, limits);
+        }));
+      },
+      py::arg("inputs"), py::arg("output"), py::arg("dtype"), py::arg("op"), py::arg("timeout_s"),
+      py::arg("factor") = 1.0,
+      "output receives all ranks' inputs[rank], reduced; sizes may differ by rank.");
+  type.def(
+      "all_to_all",
+      [](Communicator& self, const Addresses& inputs, const Addresses& outputs,
+         const std::string& dtype, double timeout_s) {
+        const auto from = buffers_of(inputs);
+        const auto to = buffers_of(outputs);
+        const DType element = dtype_of(dtype);
+        check(blocking(timeout_s, [&](const Limits& limits) {
+          return self.all_to_all(from, to, element, limits);
+        }));
+      },
+      py::arg("inputs"), py::arg("outputs"), py::arg("dtype"), py::arg("timeout_s"),
+      "Rank s's inputs[r] goes to rank r's outputs[s]; sizes may differ.");
+}
+
 void register_communicator(py::module_& module) {
   py::class_<Communicator, std::shared_ptr<Communicator>> type(
       module, "Communicator",
@@ -152,6 +217,16 @@ void register_communicator(py::module_& module) {
       py::arg("world_size"),
       "A communicator whose operations complete at once on the caller's own data, as the last of "
       "world_size ranks. Reductions return the data unscaled.");
+  type.def_static(
+      "world",
+      [](const std::shared_ptr<roster::Worker>& worker, uint64_t generation, int rank,
+         const std::vector<int>& slots) {
+        return check(Communicator::create(
+            check(collective::world_channel(worker, generation, rank, slots))));
+      },
+      py::arg("worker"), py::arg("generation"), py::arg("rank"), py::arg("slots"),
+      "All ranks of a generation, in the node segment's memory; slots[r] is rank r's slot. Made at "
+      "once, without waiting for the others. One for each generation.");
   type.def_static(
       "over_group",
       [](const std::shared_ptr<SharedGroup>& group, uint64_t generation, int rank) {
@@ -171,6 +246,8 @@ void register_communicator(py::module_& module) {
   type.def("__exit__", [](Communicator& self, const py::args&) { self.close(); });
   register_reductions(type);
   register_copies(type);
+  register_gathers(type);
+  register_scatters(type);
 }
 
 void register_group(py::module_& module) {

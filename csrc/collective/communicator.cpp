@@ -102,13 +102,13 @@ Result<std::vector<std::string>> Communicator::all_gather_bytes(std::string_view
     }
   };
   Status outcome = op.meet(true, Operation::kAll, fill);
-  uint64_t steps = 1;
+  std::vector<size_t> sizes;
+  for (int other = 0; other < size_; ++other) sizes.push_back(op.sizes_of(other)[0]);
+  if (outcome.ok()) outcome = op.valid();
+  const size_t most = *std::max_element(sizes.begin(), sizes.end());
+  const uint64_t steps = (most + chunk - 1) / chunk;
   if (outcome.ok()) {
-    for (int other = 0; other < size_; ++other) {
-      const size_t bytes = other == rank_ ? data.size() : op.sizes_of(other)[0];
-      gathered[static_cast<size_t>(other)].resize(bytes);
-      steps = std::max<uint64_t>(steps, (bytes + chunk - 1) / chunk);
-    }
+    for (size_t other = 0; other < sizes.size(); ++other) gathered[other].resize(sizes[other]);
     gathered[static_cast<size_t>(rank_)] = data;
     outcome = run_steps(op, steps, Operation::kAll, Operation::kAll, fill, drain);
   }

@@ -5,6 +5,7 @@
 // Threads: pure functions. Ownership: none.
 #pragma once
 
+#include "base/status.hpp"
 #include "collective/dtype.hpp"
 
 namespace hpcore::collective {
@@ -20,5 +21,9 @@ using ReduceKernel = void (*)(void* target, const void* const* sources, int sour
 
 // nullptr: this reduction has no meaning for this type.
 [[nodiscard]] ReduceKernel find_kernel(DType dtype, ReduceOp op);
+[[nodiscard]] inline Status no_such_reduction(DType dtype, ReduceOp op) {
+  return {Code::kUnsupported,
+          std::string(name_of(op)) + " has no meaning for " + name_of(dtype) + " elements"};
+}
 
 }  // namespace hpcore::collective

@@ -101,6 +101,8 @@ void Operation::post(Word word, uint64_t step) {
 Status Operation::may_fill(uint64_t step, int reader) {
   const uint64_t count = base_ + 1 + step;
   if (count <= kBuffers) return {};
+  // What the first steps overwrite is an earlier operation's, which may have had other readers.
+  if (step < kBuffers) reader = kAll;
   // await() adds base_ + 1 again; unsigned arithmetic lets the step be "negative".
   return await(&ControlBlock::drained, step - kBuffers, reader);
 }
@@ -159,15 +161,18 @@ Status Operation::mismatch(const std::string& what) const {
                                ". All ranks must call the same operations in the same order"};
 }
 
+Status Operation::valid() const {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return channel_.revoked() ? channel_.standing() : Status();
+}
+
 Status Operation::end(uint64_t steps, Status outcome) {
-  if (outcome.code() == Code::kMismatch) {
-    communicator_.step_ = base_ + 1;  // nobody posted anything past step 0
-  } else if (outcome.ok()) {
+  if (outcome.ok() || outcome.code() == Code::kMismatch) {
+    HPCORE_RETURN_IF_ERROR(valid());
+    // After a mismatch nobody has posted anything past step 0.
+    if (!outcome.ok()) steps = 1;
     if (steps > 1) post(&ControlBlock::drained, steps - 1);
     communicator_.step_ = base_ + std::max<uint64_t>(steps, 1);
-    // The memory of a member that died may have been given to a newer process while it was read.
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (channel_.revoked()) return channel_.standing();
   } else if (outcome.code() != Code::kRevoked) {
     communicator_.broken_ = {Code::kAborted,
                              "this communicator cannot go on since " + describe() +

@@ -72,6 +72,9 @@ class Operation {
   Status meet();
   // A mismatch that all ranks find, after meet(): pass it to end().
   [[nodiscard]] Status mismatch(const std::string& what) const;
+  // What was read from others so far was theirs: a member that died may have lost its memory to a
+  // newer process meanwhile, but not before this generation was revoked.
+  [[nodiscard]] Status valid() const;
   // The operation took `steps` steps. Whatever was read is valid only if this is ok.
   Status end(uint64_t steps, Status outcome = {});
 

@@ -127,10 +127,7 @@ struct ReduceTask {
 Status Communicator::run_reduction(Buffers buffers, DType dtype, Reduction reduction, int root,
                                    const Limits& limits) {
   const ReduceKernel kernel = find_kernel(dtype, reduction.op);
-  if (kernel == nullptr) {
-    return {Code::kUnsupported, std::string(name_of(reduction.op)) + " has no meaning for " +
-                                    name_of(dtype) + " elements"};
-  }
+  if (kernel == nullptr) return no_such_reduction(dtype, reduction.op);
   if (rehearsing()) return rehearsal_standing(aborted_);
   const size_t element_bytes = size_of(dtype);
   VirtualRange range(buffers, element_bytes);

@@ -426,11 +426,37 @@ class Communicator:
         """
         A communicator whose operations complete at once on the caller's own data, as the last of world_size ranks. Reductions return the data unscaled.
         """
+    @staticmethod
+    def world(
+        worker: Worker,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        rank: typing.SupportsInt | typing.SupportsIndex,
+        slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> Communicator:
+        """
+        All ranks of a generation, in the node segment's memory; slots[r] is rank r's slot. Made at once, without waiting for the others. One for each generation.
+        """
     def __enter__(self) -> typing.Any: ...
     def __exit__(self, *args) -> None: ...
     def abort(self) -> None:
         """
         Ends the operation under way in another thread, and all later ones, with Aborted.
+        """
+    def all_gather(
+        self,
+        input: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ],
+        outputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        dtype: str,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        outputs[r] receives rank r's input; sizes may differ by rank.
         """
     def all_gather_bytes(
         self, data: str, timeout_s: typing.SupportsFloat | typing.SupportsIndex
@@ -453,6 +479,24 @@ class Communicator:
         """
         Reduces the buffers, seen as one range, over all ranks in place, in rank order.
         """
+    def all_to_all(
+        self,
+        inputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        outputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        dtype: str,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        Rank s's inputs[r] goes to rank r's outputs[s]; sizes may differ.
+        """
     def barrier(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> None:
         """
         Returns when all ranks have called it.
@@ -474,6 +518,23 @@ class Communicator:
         """
         As abort; a second call does nothing.
         """
+    def gather(
+        self,
+        input: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ],
+        outputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        dtype: str,
+        root: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        As all_gather at root; the other ranks pass no outputs.
+        """
     def reduce(
         self,
         buffers: collections.abc.Sequence[
@@ -489,6 +550,41 @@ class Communicator:
     ) -> None:
         """
         As all_reduce, but only root's buffers are written.
+        """
+    def reduce_scatter(
+        self,
+        inputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        output: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ],
+        dtype: str,
+        op: str,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+        factor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    ) -> None:
+        """
+        output receives all ranks' inputs[rank], reduced; sizes may differ by rank.
+        """
+    def scatter(
+        self,
+        inputs: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        output: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+        ],
+        dtype: str,
+        root: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        output receives root's inputs[rank]; the others pass no inputs.
         """
     @property
     def generation(self) -> int: ...

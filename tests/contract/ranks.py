@@ -31,7 +31,10 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def reap(pids: list[int], limit_s: float = 60.0) -> list[int]:
-    """Exit codes (negative: signals). What still runs after limit_s is killed: -9."""
+    """Exit codes (negative: signals).
+
+    What still runs after limit_s, or 2 s after a rank has failed, is killed: -9.
+    """
     codes: dict[int, int] = {}
     deadline = time.monotonic() + limit_s
     while len(codes) < len(pids):
@@ -44,6 +47,8 @@ def reap(pids: list[int], limit_s: float = 60.0) -> list[int]:
             done, status = os.waitpid(pid, 0 if late else os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
+                if codes[pid] > 0:  # its peers wait for it in vain
+                    deadline = min(deadline, time.monotonic() + 2.0)
         time.sleep(0.001)
     return [codes[pid] for pid in pids]
 
