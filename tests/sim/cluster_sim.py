@@ -108,7 +108,7 @@ class Simulation:
         self.cluster = Cluster("sim", self.plan.nproc, self.plan.nproc, self.plan.standbys)
         self.faults_left = self.plan.faults
 
-    # --- the agent ------------------------------------------------------------------------------
+    # --- the agent ----------------------------------------------------------------------------
 
     def deliver(self, event: Event) -> None:
         if isinstance(event, Died):
@@ -185,7 +185,7 @@ class Simulation:
             slot, "spawn", Spawned(self.now_ns, slot, self.incarnations, 1000 + slot, spawn.rank)
         )
 
-    # --- the workers ----------------------------------------------------------------------------
+    # --- the workers --------------------------------------------------------------------------
 
     def tell(self, slot: int, kind: str, event: Event) -> None:
         self.queues[slot, kind].append(event)
@@ -300,7 +300,7 @@ class Simulation:
         args = (self.now_ns, process.slot, process.incarnation, roster.generation, step, torn)
         self.tell(process.slot, "fault", Faulted(*args, f"Error {self.rng.random()}"))
 
-    # --- the run --------------------------------------------------------------------------------
+    # --- the run ------------------------------------------------------------------------------
 
     def run(self) -> Stop:
         self.deliver(Tick(self.now_ns))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcore import _core
+from hpcore.agent.environment import template_environment
 
 
 def huge_kib() -> int:
@@ -35,3 +36,15 @@ def test_huge_pages_keep_the_content() -> None:
 def test_huge_pages_where_nothing_is_mapped_are_refused_quietly() -> None:
     assert _core.use_huge_pages([]) == 0
     assert _core.use_huge_pages([(1 << 46, 4 << 20)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_huge_pages_are_asked_for_unless_the_user_decided(given: str, expected: str) -> None:
+    assert template_environment({"GLIBC_TUNABLES": given})["GLIBC_TUNABLES"] == expected

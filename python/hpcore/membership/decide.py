@@ -93,7 +93,7 @@ def _failed_rehearsal(cluster: Cluster, event: Event) -> tuple[int, ...]:
     return ()
 
 
-# --- the first roster ---------------------------------------------------------------------------
+# --- the first roster -------------------------------------------------------------------------
 
 
 def _start(cluster: Cluster, policy: Policy, now_ns: int) -> Decision:
@@ -149,7 +149,7 @@ def _first(cluster: Cluster, ranks: list[WorkerFacts], policy: Policy, now_ns: i
     return replace(decision, roster=roster)
 
 
-# --- later rosters ------------------------------------------------------------------------------
+# --- later rosters ----------------------------------------------------------------------------
 
 
 def _reasons(cluster: Cluster, policy: Policy, now_ns: int) -> list[str]:
@@ -302,7 +302,7 @@ def _succeed(cluster: Cluster, roster: Roster, barren: int) -> Cluster:
     )
 
 
-# --- standbys -----------------------------------------------------------------------------------
+# --- standbys ---------------------------------------------------------------------------------
 
 
 def _upkeep(cluster: Cluster, policy: Policy, kill: tuple[int, ...]) -> Decision:

@@ -1,0 +1,112 @@
+"""The parts of a running agent: made together, closed together.
+
+One thread makes and closes them; who may call what is said by each part.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpcore.agent.environment import JobEnvironment, free_port, template_environment
+from hpcore.agent.forge import Forge
+from hpcore.agent.journal import Journal
+from hpcore.agent.logs import LogRelay
+from hpcore.agent.options import AgentOptions, default_preload
+from hpcore.agent.registrar import Registrar
+from hpcore.agent.supervision import Supervisor
+from hpcore.agent.workers import WorkerTable
+from hpcore.membership.coordinator import LocalCoordinator
+from hpcore.membership.state import Cluster, Policy
+
+if TYPE_CHECKING:
+    from hpcore import _core
+
+STDOUT = 1
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that one job's agent works with."""
+
+    options: AgentOptions
+    segment: _core.NodeSegment
+    watch: _core.AgentWatch
+    forge: Forge
+    relay: LogRelay
+    journal: Journal
+    table: WorkerTable
+    supervisor: Supervisor
+    registrar: Registrar
+
+    def close(self) -> None:
+        """Ends threads, closes descriptors; all workers must have been reaped."""
+        self.relay.close()
+        self.journal.close()
+        self.watch.close()
+        self.table.close()
+        self.forge.close()
+        self.segment.close()
+
+
+def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
+    """Starts the template and the native watch; no worker yet. Raises OSError if the log directory
+    cannot be written."""
+    from hpcore import _core
+
+    os.makedirs(log_dir, exist_ok=True)
+    events, template_log = (os.path.join(log_dir, n) for n in ("events.jsonl", "template.log"))
+    for path in (events, template_log):
+        with open(path, "wb"):
+            pass
+    segment = _core.NodeSegment.create(options.slots, options.staging_bytes, options.store_bytes)
+    forge = _forge(options, segment.fd, template_log)
+    forge.start()
+    watch = _core.AgentWatch(segment)
+    relay = LogRelay(STDOUT if options.terminal else None)
+    environment = JobEnvironment(
+        job=job,
+        nproc=options.nproc,
+        port=free_port(),
+        segment_fd=segment.fd,
+        log_dir=log_dir,
+        faults=options.faults,
+        recovery_deadline_s=options.recovery_deadline_s,
+        max_restarts=options.max_restarts or 0,
+        agent_pid=os.getpid(),
+    )
+    table = WorkerTable(segment, watch, forge, relay, environment)
+    return Parts(
+        options=options,
+        segment=segment,
+        watch=watch,
+        forge=forge,
+        relay=relay,
+        journal=Journal(events, relay, options.on_event),
+        table=table,
+        supervisor=Supervisor(segment, table, options.recovery_deadline_s),
+        registrar=_registrar(options, segment, job),
+    )
+
+
+def _forge(options: AgentOptions, segment_fd: int, log_path: str) -> Forge:
+    env = template_environment(options.env)
+    return Forge(
+        command=options.command,
+        module=options.module,
+        preload=default_preload(env) if options.preload is None else options.preload,
+        env=env,
+        segment_fd=segment_fd,
+        log_path=log_path,
+    )
+
+
+def _registrar(options: AgentOptions, segment: _core.NodeSegment, job: str) -> Registrar:
+    policy = Policy(
+        min_ranks=options.min_ranks,
+        deadline_ns=int(options.recovery_deadline_s * 1e9),
+        max_restarts=options.max_restarts,
+    )
+    cluster = Cluster(job, options.nproc, options.nproc, options.standbys)
+    return Registrar(segment, LocalCoordinator(), cluster, policy)

@@ -1,0 +1,94 @@
+"""`hpcore run`: a job on this machine, in place of `torchrun`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import types
+
+import click
+
+from hpcore.errors import HpcoreError, InvalidArgument
+
+USAGE_ERROR = 2
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--nproc", "--nproc-per-node", default="1", help="Ranks; 'auto': one a core.")
+@click.option("--standbys", default=0, help="Warm standbys that take a lost rank's place.")
+@click.option(
+    "--min", "min_ranks", type=int, help="Smallest world after a loss (default: --nproc)."
+)
+@click.option("--log-dir", help="Logs and events.jsonl (default: runs/<time>-<pid>).")
+@click.option("--recovery-deadline", default=60.0, help="Seconds a lost rank may be missing.")
+@click.option("--max-restarts", type=int, help="Losses after which the job stops (default: none).")
+@click.option("--inject", multiple=True, metavar="RULE", help="A fault for a drill; repeatable.")
+@click.option("-m", "--module", is_flag=True, help="The script is a module's name.")
+@click.argument("script", required=False)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def run(
+    nproc: str,
+    standbys: int,
+    min_ranks: int | None,
+    log_dir: str | None,
+    recovery_deadline: float,
+    max_restarts: int | None,
+    inject: tuple[str, ...],
+    module: bool,
+    script: str | None,
+    args: tuple[str, ...],
+) -> None:
+    """Runs SCRIPT with ARGS on this machine: --nproc ranks, and standbys that replace lost ones."""
+    from hpcore.agent.agent import Agent
+    from hpcore.agent.options import AgentOptions
+
+    try:
+        agent = Agent(
+            AgentOptions(
+                nproc=_count(nproc),
+                command=[script, *args] if script else [],
+                standbys=standbys,
+                min=min_ranks,
+                log_dir=log_dir,
+                recovery_deadline_s=recovery_deadline,
+                max_restarts=max_restarts,
+                inject=inject,
+                module=module,
+            )
+        )
+    except InvalidArgument as error:
+        _fail(str(error), USAGE_ERROR)
+    _stop_on_signals(agent)
+    try:
+        code = agent.run()
+    except (HpcoreError, OSError) as error:
+        _fail(str(error), 1)
+    if code:
+        _fail(f"{agent.stop_reason}; logs: {os.path.relpath(agent.log_dir)}", code)
+
+
+def _count(nproc: str) -> int:
+    if nproc in ("auto", "cpu"):
+        return len(os.sched_getaffinity(0))
+    try:
+        return int(nproc)
+    except ValueError:
+        raise InvalidArgument(f"--nproc {nproc}: a number of ranks, or auto") from None
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"hpcore run: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _stop_on_signals(agent: object) -> None:
+    from hpcore.agent.agent import Agent
+
+    assert isinstance(agent, Agent)
+
+    def stop(number: int, _frame: types.FrameType | None) -> None:
+        agent.stop(128 + number, f"ended by {signal.Signals(number).name}")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
