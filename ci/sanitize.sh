@@ -23,7 +23,9 @@ cp -r tests ci csrc pyproject.toml "$build/tree/"
 
 preload=$("${CXX:-c++}" -print-file-name=$library)
 [ -e "$preload" ] || { echo "sanitize.sh: the compiler has no $library: install its runtime (Debian: libasan8, libtsan2)" >&2; exit 2; }
-export HPCORE_SANITIZED=$kind PYTHONPATH="$PWD/$build/tree/python" LD_PRELOAD=$preload
+# libstdc++ too: without it the sanitizer finds no __cxa_throw to wrap.
+cxx=$("${CXX:-c++}" -print-file-name=libstdc++.so.6)
+export HPCORE_SANITIZED=$kind PYTHONPATH="$PWD/$build/tree/python" LD_PRELOAD="$preload $cxx"
 cd "$build/tree"
 [ $# -gt 0 ] || set -- tests/unit tests/contract
 # Tests that import torch or set up environments have nothing to find here.

@@ -1,7 +1,8 @@
-// Purpose: an eventcount in shared memory: "something changed, look again". One doorbell serves all threads of one
-// worker; conditions live elsewhere. Ringing costs one load when nobody sleeps.
-// Threads: thread-safe, across processes. Ownership: a view of 64 bytes of shared memory, zero-initialised.
-// A process that dies while sleeping leaves `sleepers` too high: then a ring makes one needless system call.
+// Purpose: an eventcount in shared memory: "something changed, look again". One doorbell serves all
+// threads of one worker; conditions live elsewhere. Ringing costs one load when nobody sleeps.
+// Threads: thread-safe, across processes. Ownership: a view of 64 bytes of shared memory,
+// zero-initialised. A process that dies while sleeping leaves `sleepers` too high: then a ring
+// makes one needless system call.
 #pragma once
 
 #include <climits>
@@ -21,7 +22,8 @@ struct alignas(64) Doorbell {
     futex_wake(seq, INT_MAX);
   }
 
-  // Waits until condition() holds; false when the deadline passed first. Spins `spins` times (with a pause), then sleeps.
+  // Waits until condition() holds; false when the deadline passed first. Spins `spins` times (with
+  // a pause), then sleeps.
   template <typename Condition>
   bool wait(Condition condition, TimePoint deadline, int spins = 0) {
     for (int i = 0; i < spins; ++i) {

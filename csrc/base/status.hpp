@@ -1,6 +1,6 @@
-// Purpose: errors as values. Native code returns Status or Result<T>; nothing throws across a thread or library boundary;
-// the bindings turn a Status into a Python exception (csrc/bind/errors.hpp).
-// Threads: plain values. Ownership: a Status owns its message.
+// Purpose: errors as values. Native code returns Status or Result<T>; nothing throws across a
+// thread or library boundary; the bindings turn a Status into a Python exception
+// (csrc/bind/errors.hpp). Threads: plain values. Ownership: a Status owns its message.
 #pragma once
 
 #include <string>
@@ -11,17 +11,17 @@ namespace hpcore {
 
 enum class Code {
   kOk,
-  kRevoked,    // the generation is over: Python's RosterChanged
-  kTimeout,    // a deadline passed: DeadlineExceeded
-  kAborted,    // closed or cancelled by this process
-  kMismatch,   // ranks disagree on op, shape, dtype or layout
-  kInvalid,    // bad argument
-  kNotFound,   // no such key, file, slot
-  kCorrupt,    // digest or format does not hold
-  kNoSpace,    // a bound was reached
-  kPeerDead,   // the other process is gone
+  kRevoked,   // the generation is over: Python's RosterChanged
+  kTimeout,   // a deadline passed: DeadlineExceeded
+  kAborted,   // closed or cancelled by this process
+  kMismatch,  // ranks disagree on op, shape, dtype or layout
+  kInvalid,   // bad argument
+  kNotFound,  // no such key, file, slot
+  kCorrupt,   // digest or format does not hold
+  kNoSpace,   // a bound was reached
+  kPeerDead,  // the other process is gone
   kUnsupported,
-  kSystem,     // a system call failed; the message carries errno
+  kSystem,  // a system call failed; the message carries errno
 };
 
 class [[nodiscard]] Status {
@@ -42,7 +42,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : content_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value)
+      : content_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit on purpose
   Result(Status status) : content_(std::in_place_index<1>, std::move(status)) {}  // NOLINT
   [[nodiscard]] bool ok() const { return content_.index() == 0; }
   [[nodiscard]] T& value() { return std::get<0>(content_); }
@@ -55,7 +56,7 @@ class [[nodiscard]] Result {
 
 }  // namespace hpcore
 
-#define HPCORE_RETURN_IF_ERROR(expr)                              \
-  do {                                                            \
+#define HPCORE_RETURN_IF_ERROR(expr)                                      \
+  do {                                                                    \
     if (::hpcore::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)

@@ -5,18 +5,29 @@ namespace {
 
 const char* exception_name(Code code) {
   switch (code) {
-    case Code::kRevoked: return "RosterChanged";
-    case Code::kTimeout: return "DeadlineExceeded";
-    case Code::kAborted: return "Aborted";
-    case Code::kMismatch: return "MismatchError";
-    case Code::kInvalid: return "InvalidArgument";
-    case Code::kNotFound: return "NotFound";
-    case Code::kCorrupt: return "CorruptData";
-    case Code::kNoSpace: return "OutOfSpace";
-    case Code::kPeerDead: return "PeerDead";
-    case Code::kUnsupported: return "Unsupported";
+    case Code::kRevoked:
+      return "RosterChanged";
+    case Code::kTimeout:
+      return "DeadlineExceeded";
+    case Code::kAborted:
+      return "Aborted";
+    case Code::kMismatch:
+      return "MismatchError";
+    case Code::kInvalid:
+      return "InvalidArgument";
+    case Code::kNotFound:
+      return "NotFound";
+    case Code::kCorrupt:
+      return "CorruptData";
+    case Code::kNoSpace:
+      return "OutOfSpace";
+    case Code::kPeerDead:
+      return "PeerDead";
+    case Code::kUnsupported:
+      return "Unsupported";
     case Code::kOk:
-    case Code::kSystem: break;
+    case Code::kSystem:
+      break;
   }
   return "SystemCallError";
 }

@@ -1,4 +1,5 @@
-// Purpose: what each register_<room>.cpp of this folder offers to module.cpp. Order of calls = order of dependence.
+// Purpose: what each register_<room>.cpp of this folder offers to module.cpp. Order of calls =
+// order of dependence.
 #pragma once
 
 #include <pybind11/pybind11.h>
