@@ -156,8 +156,7 @@ class LogRelay:
         os.close(self._wake_write)
 
     def _change(self, stream: _Stream) -> None:
-        if stream.done.is_set():  # its pipe ended before its process was reaped
-            stream.file.close()
+        if stream.done.is_set():
             return
         if not stream.ended:
             self._selector.register(stream.fd, selectors.EVENT_READ, stream)
