@@ -150,6 +150,9 @@ class Stateful:
 
     def restore(self, tree: Any, tensors: Sequence[Tensor]) -> None:
         self.holder.load_state_dict(join(tree, tensors))
+        if isinstance(self.holder, torch.amp.GradScaler):
+            # Not in its state_dict: a step that ended between unscale_ and update left it there.
+            self.holder._per_optimizer_states.clear()
 
 
 class Container:

@@ -1,7 +1,7 @@
-"""The script under test: dropout, BatchNorm, AdamW, a scheduler, a gradient scaler, tracked Python
-state.
- Writes `rank<r>.json` into the folder given: losses of all steps, a digest of all state, and what
-tells workers apart.
+"""The script under test: dropout, BatchNorm, AdamW, scheduler, gradient scaler, tracked state.
+
+usage: train_small.py FOLDER STEPS. Writes `rank<r>.json` into the folder: losses of all steps, a
+digest of all state, and what tells workers apart.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import torch
 from torch import nn
 
 import hpcore
-
-STEPS = int(os.environ.get("TEST_STEPS", "8"))
 
 
 def build_model() -> nn.Module:
@@ -53,7 +51,7 @@ def digest(tensors: list[torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, total: int) -> None:
     torch.set_num_threads(1)
     job = hpcore.Job(global_batch=32, micro_batch=4, seed=3, ledger=True)
     model = job.replicate(build_model())
@@ -62,7 +60,7 @@ def main(folder: Path) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=3)
     diary: dict[str, list[float]] = {"losses": [], "draws": [], "seen": []}
     job.track(model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, diary=diary)
-    for step in job.steps(Points(), total=STEPS):
+    for step in job.steps(Points(), total=total):
         with step:
             diary["seen"].append(step.index)  # rolls back when the step is discarded
             job.rank_local["steps"] = job.rank_local.get("steps", 0) + 1
@@ -93,4 +91,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -171,6 +171,16 @@ def test_rehearsal_leaves_no_trace_but_touched_optimizer_state() -> None:
     assert _same(before, _bits(state))
 
 
+def test_scaler_of_an_interrupted_step_can_unscale_again() -> None:
+    state, held = _everything()
+    shadow = Shadow(state)
+    shadow.refresh()
+    for _ in range(2):
+        _forward(held)
+        held["scaler"].unscale_(held["optimizer"])  # raises if it was called since the last update
+        shadow.restore()
+
+
 def test_tied_parameters_are_sent_once() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight

@@ -1,0 +1,92 @@
+"""Runs train_small.py under `hpcore run` with faults; what the recovery tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "tests" / "scripts"
+PATIENCE_S = 100.0
+
+
+@dataclass
+class Outcome:
+    """How a job ended."""
+
+    code: int
+    output: str
+    folder: Path
+
+    def events(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """Events of that name with those fields."""
+        with (self.folder / "logs" / "events.jsonl").open() as lines:
+            found = [json.loads(line) for line in lines]
+        return [
+            event
+            for event in found
+            if event["event"] == name and all(event.get(k) == v for k, v in fields.items())
+        ]
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """What each rank wrote at its end, by rank."""
+        paths = sorted(self.folder.glob("rank*.json"))
+        return [json.loads(path.read_text()) for path in paths]
+
+    def results(self) -> list[dict[str, Any]]:
+        """What must not depend on faults, by rank."""
+        return [rank["result"] for rank in self.ranks()]
+
+    def story(self) -> str:
+        """For messages of failing tests."""
+        told = [
+            {k: v for k, v in event.items() if k not in ("samples", "sums", "members", "argv")}
+            for name in ("fault_injected", "death", "hang", "mail", "roster", "heal", "stop")
+            for event in self.events(name)
+        ]
+        told.sort(key=lambda event: event["ns"])
+        return "\n".join([self.output[-3000:], *(json.dumps(event)[:600] for event in told)])
+
+
+def train(
+    folder: Path,
+    *faults: str,
+    script: str = "train_small.py",
+    nproc: int = 3,
+    standbys: int = 1,
+    steps: int = 12,
+    options: tuple[str, ...] = (),
+) -> Outcome:
+    """Runs a script to its end under `hpcore run`; leaves no process behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "hpcore", "run", f"--nproc={nproc}", f"--standbys={standbys}"]
+    command += [f"--log-dir={folder / 'logs'}", *options]
+    command += [word for fault in faults for word in ("--inject", fault)]
+    command += [str(SCRIPTS / script), str(folder), str(steps)]
+    path = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
+    agent = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    try:
+        output, _ = agent.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        agent.send_signal(signal.SIGKILL)  # the workers follow it
+        output, _ = agent.communicate()
+        raise AssertionError(
+            f"no end within {PATIENCE_S} s\n{Outcome(-1, output, folder).story()}"
+        ) from None
+    finally:
+        if agent.poll() is None:
+            agent.kill()
+    return Outcome(agent.returncode, output, folder)
