@@ -55,6 +55,7 @@ class Recorder:
         self.generation += 1
         members = [{"rank": r, "slot": s, "pid": PIDS[s]} for r, s in enumerate(self.slots)]
         times = {"detected_ns": round(detected * 1e6), "published_ns": round(self.ms * 1e6)}
+        times["decided_ns"] = round((self.ms - 1) * 1e6)
         self.put(
             "roster",
             generation=self.generation,
@@ -148,7 +149,7 @@ def disturbed_events(plan: Plan) -> list[Event]:
     detected = run.fault(2, 6, "heal", "sigkill")
     cold = run.replace(2)
     run.ms += 700
-    run.put("warm", slot=cold)
+    run.put("attach", run.ms - 650, slot=cold)
     run.ms += 1
     run.roster([run.slots[0], cold], detected, "rank 2 died")
     run.heal(8)

@@ -126,13 +126,13 @@ def _marks(record: RunRecord, generation: int, detected: int) -> list[tuple[str,
         return []
     roster = record.rosters[generation]
     marks: list[tuple[str, int]] = []
-    warm = [
-        e["ns"]
-        for e in record.of_kind("warm")
+    started = [
+        e["slot"]
+        for e in record.of_kind("attach")
         if e["slot"] in roster["receivers"] and detected < e["ns"] <= roster["published_ns"]
     ]
-    if warm:
-        marks.append(("replace", max(warm)))
+    if started:
+        marks.append(("replace", roster["decided_ns"]))
     marks.append(("decide", roster["published_ns"]))
     reforms = [e for e in record.of_kind("reform") if e["generation"] == generation]
     if reforms:

@@ -41,9 +41,9 @@ def spares(cluster: Cluster) -> list[WorkerFacts]:
 
 
 def candidates(cluster: Cluster) -> list[WorkerFacts]:
-    """Spares that can take a rank now: warm standbys first, then ranks that were let go."""
+    """Spares that can take a rank now: warm ones first, and among them those that had a rank."""
     ready = [w for w in spares(cluster) if w.stage is Stage.WARM or w.released]
-    return sorted(ready, key=lambda worker: (worker.stage is not Stage.WARM, worker.slot))
+    return sorted(ready, key=lambda w: (w.stage is not Stage.WARM, not w.released, w.slot))
 
 
 def assign(

@@ -61,7 +61,7 @@ class Line:
 
 @dataclass
 class Chart:
-    """One chart: axes, bands, lines, markers. `x_high` and `y_high` widen the range that the data
+    """One chart: axes, bands, lines, markers. `x_low` to `y_high` widen the range that the data
     asks for.
     """
 
@@ -73,6 +73,7 @@ class Chart:
     bands: list[tuple[float, float, str, str]] = field(default_factory=list)
     y_low: float | None = None
     y_high: float | None = None
+    x_low: float | None = None
     x_high: float | None = None
     y_whole: bool = False
 
@@ -92,7 +93,7 @@ class Chart:
             high = low + 1
         right = max(xs) if self.x_high is None else self.x_high
         return (
-            Scale(min(0.0, min(xs)), right or 1.0, LEFT, WIDTH - RIGHT),
+            Scale(min(0.0, *xs) if self.x_low is None else self.x_low, right, LEFT, WIDTH - RIGHT),
             Scale(low, high, self.height - BOTTOM, TOP),
         )
 
@@ -141,7 +142,7 @@ class Chart:
             yield _text("label", shown, TOP - 5, "middle", marker.label) + "</g>"
 
 
-def stacked_bar(parts: Sequence[tuple[str, float]], longest: float, width: int = 260) -> str:
+def stacked_bar(parts: Sequence[tuple[str, float]], longest: float, width: int = 220) -> str:
     """One bar of named parts, `longest` filling the width. Parts too short to be seen get half a
     pixel.
     """

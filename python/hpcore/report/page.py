@@ -34,9 +34,10 @@ def render(outcome: dict[str, Any]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     page.filters["ms"] = milliseconds
+    used = {"decide"}.union(*(r["phases_ms"] for r in outcome["recoveries"]))
     return page.get_template("report.html").render(
         **outcome,
-        phases=list(PHASE_TEXT.items()),
+        phases=[(n, t) for n, t in PHASE_TEXT.items() if n in used],
         cards=cards(outcome),
         timeline=_safe(timeline(outcome)),
         world=_safe(world_chart(outcome)),
@@ -98,7 +99,7 @@ def timeline(outcome: dict[str, Any]) -> str:
     for before, step in itertools.pairwise(steps):
         points += [(at, step["tokens_per_s"] or 0.0) for at in (before["at_s"], step["at_s"])]
     chart = Chart("seconds since start", "tokens/s", y_low=0.0, lines=[Line(points, "disturbed")])
-    chart.x_high = steps[-1]["at_s"] if steps else None
+    _frame(chart, steps)
     for r in outcome["recoveries"]:
         title = (
             f"{r['title']} (rank {r['rank']}, step {r['step']}): {milliseconds(r['total_ms'])} ms"
@@ -119,8 +120,14 @@ def world_chart(outcome: dict[str, Any]) -> str:
     chart = Chart("seconds since start", "ranks", height=130, y_low=0.0, y_whole=True)
     chart.lines.append(Line(points, "world", stepped=True))
     chart.y_high = max((p[1] for p in points), default=1) + 0.5
-    chart.x_high = steps[-1]["at_s"] if steps else None
+    _frame(chart, steps)
     return chart.svg("number of ranks over time")
+
+
+def _frame(chart: Chart, steps: list[dict[str, Any]]) -> None:
+    """From the first commit to the last: the start of the processes is not shown."""
+    if steps:
+        chart.x_low, chart.x_high = steps[0]["at_s"], steps[-1]["at_s"]
 
 
 def loss_chart(outcome: dict[str, Any]) -> str:
@@ -171,8 +178,8 @@ def process_lanes(outcome: dict[str, Any]) -> list[dict[str, Any]]:
             pid = generation["pids"][rank] if rank < len(generation["pids"]) else None
             if pid is not None:
                 colours.setdefault(pid, len(colours) % 10)
-            changed = bool(cells) and pid is not None and pid != before
+            changed = None not in (pid, before) and pid != before
             cells.append({"pid": pid, "colour": colours.get(pid or 0, 0), "changed": changed})
-            before = pid
+            before = before if pid is None else pid
         lanes.append({"rank": rank, "cells": cells})
     return lanes
