@@ -70,7 +70,6 @@ def manager_of(options: argparse.Namespace, model: Any, optimizer: Any) -> Any:
 
 def worker(options: argparse.Namespace) -> None:
     """One replica: joins the quorum, heals if it must, trains until it is killed."""
-    import torch
     import workload
 
     rank = int(os.environ["PEER_RANK"])
@@ -80,17 +79,13 @@ def worker(options: argparse.Namespace) -> None:
     if os.environ.get("PEER_WAIT"):
         sys.stdin.readline()
     manager, _store = manager_of(options, model, optimizer)
-    trained = [p for p in model.parameters() if p.requires_grad]
     while True:
         step = manager.current_step()
         optimizer.zero_grad()
         manager.start_quorum()
         model(workload.batch_of(step, rank)).backward()
-        # One bucket, by hand: torchft 0.2's DDP hook asserts once a peer is lost.
-        bucket = torch.cat([p.grad.flatten() for p in trained])
-        manager.allreduce(bucket).wait()
-        for p, part in zip(trained, bucket.split([p.numel() for p in trained]), strict=True):
-            p.grad.copy_(part.view_as(p))
+        # By hand: the hook of torchft 0.2's DistributedDataParallel asserts once a peer is lost.
+        workload.all_reduce_gradients(model, lambda bucket: manager.allreduce(bucket).wait())
         if manager.should_commit():
             optimizer.step()
             model.touch(manager.current_step())

@@ -151,6 +151,9 @@ void register_segment(py::module_& module) {
           },
           py::arg("generation"), py::arg("roster"),
           "Puts a roster (at most 256 KiB) on the notice board.")
+      .def("committed_steps", &NodeSegment::committed_steps, py::arg("generation"),
+           "C of a closed generation: the number of steps that are committed when it ended; None "
+           "if it is open or unknown. The last 256 are known.")
       .def_property_readonly("board_generation", &NodeSegment::board_generation)
       .def_property_readonly("revoked_generation", &NodeSegment::revoked_generation)
       .def("fire_fault", &NodeSegment::fire_fault, py::arg("index"),
@@ -179,8 +182,8 @@ void register_watch(py::module_& module) {
       .def_property_readonly("step", [](const Event& event) { return event.mail.step; })
       .def_property_readonly("flags", [](const Event& event) { return event.mail.flags; })
       .def_property_readonly("text", [](const Event& event) { return as_text(event.mail.text); });
-  py::class_<AgentWatch>(module, "AgentWatch",
-                         "The agent's eyes: deaths, mail, states. Native threads. Thread-safe.")
+  py::class_<AgentWatch, std::shared_ptr<AgentWatch>>(
+      module, "AgentWatch", "The agent's eyes: deaths, mail, states. Native threads. Thread-safe.")
       .def(py::init([](std::shared_ptr<NodeSegment> segment) {
              return check(AgentWatch::start(std::move(segment)));
            }),

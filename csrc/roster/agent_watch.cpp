@@ -1,12 +1,13 @@
 #include "roster/agent_watch.hpp"
 
 #include <sys/eventfd.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <csignal>
 
-#include "base/scheduling.hpp"
+#include "base/service_thread.hpp"
 #include "roster/life_word.hpp"
 
 namespace hpcore::roster {
@@ -14,25 +15,21 @@ namespace {
 
 constexpr auto kLookAgain = std::chrono::seconds(1);  // a wake-up that got lost costs at most this
 
-std::thread quiet_thread(auto body) {  // signals stay with Python's main thread
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(body);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
-}
-
 }  // namespace
 
 AgentWatch::AgentWatch(std::shared_ptr<NodeSegment> segment, Fd event_fd)
-    : segment_(std::move(segment)), event_fd_(std::move(event_fd)) {}
+    : segment_(std::move(segment)), event_fd_(std::move(event_fd)), owner_(getpid()) {}
 
-Result<std::unique_ptr<AgentWatch>> AgentWatch::start(std::shared_ptr<NodeSegment> segment) {
+Result<std::shared_ptr<AgentWatch>> AgentWatch::start(std::shared_ptr<NodeSegment> segment) {
   Fd fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
   if (!fd.valid()) return Status::system("eventfd", errno);
-  std::unique_ptr<AgentWatch> watch(new AgentWatch(std::move(segment), std::move(fd)));
-  watch->post_thread_ = quiet_thread([self = watch.get()] { self->watch_post(); });
+  const std::shared_ptr<AgentWatch> watch(new AgentWatch(std::move(segment), std::move(fd)),
+                                          [](AgentWatch* self) {
+                                            if (self->owner_ == getpid()) delete self;
+                                          });
+  auto thread = start_service_thread("hpc-post", [self = watch.get()] { self->watch_post(); });
+  if (!thread.ok()) return thread.status();
+  watch->post_thread_ = std::move(thread.value());
   return watch;
 }
 
@@ -43,7 +40,12 @@ Status AgentWatch::watch(int slot, uint64_t incarnation) {
   auto watched = std::make_unique<Watched>();
   watched->incarnation = incarnation;
   Watched* entry = watched.get();
-  entry->thread = quiet_thread([this, slot, entry] { watch_life(slot, *entry); });
+  auto thread = start_service_thread("hpc-watch", [this, slot, entry] {
+    watch_life(slot, *entry);
+    entry->ended = true;
+  });
+  if (!thread.ok()) return thread.status();
+  entry->thread = std::move(thread.value());
   const std::lock_guard lock(mutex_);
   watched_[slot] = std::move(watched);
   return {};
@@ -59,20 +61,21 @@ void AgentWatch::unwatch(int slot) {
     watched_.erase(at);
   }
   watched->stop = true;
-  futex_wake(segment_->slot(slot).life, INT_MAX);
+  while (!watched->ended) {  // it may have looked at `stop` just before, and sleep only now
+    futex_wake(segment_->slot(slot).life, INT_MAX);
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
   watched->thread.join();
 }
 
 void AgentWatch::watch_life(int index, Watched& watched) {
-  prefer_short_slice();
   Slot& slot = segment_->slot(index);
   while (!wait_for_death(slot.life, Clock::now() + kLookAgain))
     if (watched.stop) return;
   if (slot.incarnation.load() != watched.incarnation) return;
-  const auto state = static_cast<WorkerState>(slot.state.load());
-  if (state != WorkerState::kFinished && segment_->is_ranked(index))
-    segment_->close_generation(segment_->board_generation());
   const uint64_t now = monotonic_ns();
+  segment_->revoke_if_member_died(index);
+  const auto state = static_cast<WorkerState>(slot.state.load());
   const std::lock_guard lock(mutex_);
   collect(index, watched);  // its last mail comes before its death
   push({Event::Kind::kDeath, index, watched.incarnation, now, {}, state});
@@ -81,23 +84,28 @@ void AgentWatch::watch_life(int index, Watched& watched) {
 void AgentWatch::watch_post() {
   Header& header = segment_->header();
   const LifeHold hold(header.agent_life);
-  prefer_short_slice();
   const auto something = [this] {
     const std::lock_guard lock(mutex_);
-    for (const auto& [slot, watched] : watched_) {
-      const Slot& words = segment_->slot(slot);
-      if (words.mailbox.full.load(std::memory_order_acquire) == 1 ||
-          words.state_changes.load() != watched->state_changes)
-        return true;
-    }
-    return closed_.load();
+    if (closed_) return true;
+    if (events_.size() >= kMaxQueued) return false;  // next_event rings when there is room
+    return std::any_of(watched_.begin(), watched_.end(), [this](const auto& entry) {
+      return something_new(entry.first, *entry.second);
+    });
   };
   while (!closed_) {
     header.agent_doorbell.wait(something, Clock::now() + kLookAgain);
     const std::lock_guard lock(mutex_);
-    for (const auto& [slot, watched] : watched_) collect(slot, *watched);
+    for (const auto& [slot, watched] : watched_)
+      if (events_.size() < kMaxQueued) collect(slot, *watched);
   }
   header.agent_life.store(0);  // a closed watch is no dead agent
+}
+
+bool AgentWatch::something_new(int slot, const Watched& watched) const {
+  const Slot& words = segment_->slot(slot);
+  return words.incarnation.load() == watched.incarnation &&
+         (words.mailbox.full.load(std::memory_order_acquire) == 1 ||
+          words.state_changes.load() != watched.state_changes);
 }
 
 void AgentWatch::collect(int index, Watched& watched) {
@@ -138,13 +146,14 @@ std::optional<Event> AgentWatch::next_event(TimePoint deadline) {
     return std::nullopt;
   Event event = std::move(events_.front());
   events_.pop_front();
+  if (events_.size() == kMaxQueued - 1) segment_->header().agent_doorbell.ring();
   eventfd_t one = 0;
   eventfd_read(event_fd_.get(), &one);
   return event;
 }
 
 void AgentWatch::close() {
-  if (closed_.exchange(true)) return;
+  if (owner_ != getpid() || closed_.exchange(true)) return;
   std::vector<int> slots;
   {
     const std::lock_guard lock(mutex_);

@@ -1,8 +1,10 @@
 // Purpose: one worker's word on how far it is: generation:23 | closed:1 | steps:40. `steps` = s+1
 // means "my gradients of step s are complete". Within a generation steps only grow, and a closed
 // word never changes; so all who look agree: step s is committed exactly if every member's word has
-// steps > s, and is discarded as soon as one is closed below. Threads: plain functions on values;
-// the words are std::atomic<uint64_t> in the slots.
+// steps > s, and is discarded as soon as one is closed below. When all words of a generation are
+// closed, C = min(steps) goes into the header's ledger, before any word may be opened for a newer
+// generation: who comes late reads it there.
+// Threads: plain functions on values; the words are std::atomic<uint64_t> in the slots.
 #pragma once
 
 #include <atomic>
@@ -27,20 +29,22 @@ struct CommitWord {
   }
 };
 
-// (generation, open, step) -> (generation, open, step + 1); false if the word is closed or belongs
-// elsewhere.
-inline bool advance_commit(std::atomic<uint64_t>& word, uint64_t generation, uint64_t step) {
-  uint64_t expected = CommitWord{generation, false, step}.pack();
-  const uint64_t next = CommitWord{generation, false, step + 1}.pack();
-  return word.compare_exchange_strong(expected, next, std::memory_order_acq_rel) ||
-         expected == next;
+inline CommitWord look(const std::atomic<uint64_t>& word) {
+  return CommitWord::unpack(word.load(std::memory_order_seq_cst));
 }
 
-inline CommitWord close_commit(std::atomic<uint64_t>& word) {
-  CommitWord seen =
-      CommitWord::unpack(word.fetch_or(CommitWord::kClosedBit, std::memory_order_acq_rel));
-  seen.closed = true;
-  return seen;
+// (generation, open, step) -> (generation, open, step + 1); false if the word is anything else.
+inline bool advance_commit(std::atomic<uint64_t>& word, uint64_t generation, uint64_t step) {
+  uint64_t expected = CommitWord{generation, false, step}.pack();
+  return word.compare_exchange_strong(expected, CommitWord{generation, false, step + 1}.pack());
+}
+
+// Closes a word that belongs to `generation`; leaves one of another generation alone.
+inline void close_commit(std::atomic<uint64_t>& word, uint64_t generation) {
+  uint64_t seen = word.load(std::memory_order_seq_cst);
+  while (seen >> 41 == generation && (seen & CommitWord::kClosedBit) == 0) {
+    if (word.compare_exchange_weak(seen, seen | CommitWord::kClosedBit)) return;
+  }
 }
 
 }  // namespace hpcore::roster

@@ -9,7 +9,7 @@
 namespace hpcore::roster {
 
 constexpr uint64_t kMagic = 0x31304745'53435048;  // "HPCSEG01"
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 constexpr int kMaxSlots = 64;
 constexpr size_t kPage = 4096;
 constexpr size_t kBoardBytes = 256 << 10;
@@ -17,6 +17,7 @@ constexpr size_t kMailBytes = 16 << 10;
 constexpr size_t kBlobBytes = 64 << 10;
 constexpr size_t kControlBytes = 64 << 10;
 constexpr size_t kExposureBytes = 1 << 20;
+constexpr size_t kLedgerEntries = 256;
 
 enum class WorkerState : uint32_t {
   kEmpty,
@@ -42,10 +43,12 @@ struct alignas(64) Board {
   std::byte bytes[kBoardBytes];
 };
 
-struct alignas(64) Blob {  // `sequence` is 0 while it is being written
+struct alignas(64) Blob {  // `sequence` is 0 while it is being written; see rank_blobs.cpp
   std::atomic<uint64_t> sequence;
+  std::atomic<uint64_t> rank;
   std::atomic<uint64_t> tag;
   std::atomic<uint64_t> size_bytes;
+  std::atomic<uint64_t> checksum;
   std::byte bytes[kBlobBytes];
 };
 
@@ -61,12 +64,12 @@ struct Header {
   alignas(64) std::atomic<uint64_t> board_generation;
   std::atomic<uint64_t> revoked_generation;
   std::atomic<uint32_t> board_futex;              // moves with each of the two words above
-  std::atomic<uint64_t> opened_generation;        // of the last open_commit ...
-  std::atomic<uint64_t> opened_steps;             // ... and its committed steps (written first)
   alignas(64) std::atomic<uint64_t> ranked_mask;  // slots that the current roster names
   std::atomic<uint8_t> ranked_order[kMaxSlots];   // slot of each rank
   std::atomic<uint32_t> ranked_count;
   alignas(64) std::atomic<uint64_t> fault_mask;
+  // How the last generations ended: entry g % kLedgerEntries is the closed commit word (g, C).
+  alignas(64) std::atomic<uint64_t> ledger[kLedgerEntries];
 };
 
 struct Mailbox {  // written by the worker while full == 0, taken by the agent while full == 1

@@ -18,13 +18,20 @@ class LifeHold {
   explicit LifeHold(std::atomic<uint32_t>& word);  // takes the word for the calling thread
   LifeHold(const LifeHold&) = delete;
   LifeHold& operator=(const LifeHold&) = delete;
+  // False where the system call is not allowed: then no death is seen through the word.
+  [[nodiscard]] bool registered() const { return registered_; }
 
  private:
+  bool registered_ = false;
   robust_list entry_{};
   robust_list_head head_{};
 };
 
 inline bool owner_died(uint32_t word) { return (word & FUTEX_OWNER_DIED) != 0; }
+
+// Says in the word that somebody waits (else the kernel wakes nobody, and then it wakes one only);
+// returns what the word holds now. An empty word stays as it is.
+uint32_t mark_waiter(std::atomic<uint32_t>& word);
 
 // Sleeps until the word's owner died (true) or the deadline passed or somebody woke the word
 // (false).

@@ -1,6 +1,7 @@
 #include "roster/node_segment.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "roster/commit_word.hpp"
+#include "roster/life_word.hpp"
 
 namespace hpcore::roster {
 namespace {
@@ -44,10 +46,14 @@ Result<std::shared_ptr<NodeSegment>> NodeSegment::create(const SegmentOptions& o
   }
   const size_t size = slots_offset(options.store_bytes) +
                       slot_stride(options.staging_bytes) * static_cast<size_t>(options.slots);
-  Fd fd(memfd_create("hpcore-segment", MFD_CLOEXEC));
+  Fd fd(memfd_create("hpcore-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid()) return Status::system("memfd_create", errno);
   if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
     return Status::system("sizing the node segment to " + std::to_string(size) + " bytes", errno);
+  }
+  // A process that shrank it would kill all the others by SIGBUS. Holes may still be punched.
+  if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+    return Status::system("sealing the node segment's size", errno);
   }
   auto mapping = Mapping::map_shared(fd.get(), size);
   if (!mapping.ok()) return mapping.status();
@@ -83,6 +89,12 @@ Result<std::shared_ptr<NodeSegment>> NodeSegment::attach(int number) {
                                       std::to_string(header.layout_version) +
                                       ", this library knows " + std::to_string(kLayoutVersion) +
                                       ": agent and workers must use one hpcore");
+  }
+  const size_t size = slots_offset(header.store_bytes) +
+                      slot_stride(header.staging_bytes) * static_cast<size_t>(header.slots);
+  if (static_cast<size_t>(about.st_size) < size) {
+    return Status(Code::kCorrupt, "the node segment has " + std::to_string(about.st_size) +
+                                      " bytes, its header speaks of " + std::to_string(size));
   }
   return segment;
 }
@@ -120,6 +132,17 @@ std::span<std::byte> NodeSegment::store_area() const {
   return {mapping_.data() + kHeaderBytes + kBoardsBytes + kBlobsBytes, header().store_bytes};
 }
 
+Board& NodeSegment::board(int which) const {
+  return *reinterpret_cast<Board*>(mapping_.data() + kHeaderBytes +
+                                   sizeof(Board) * static_cast<size_t>(which));
+}
+
+Blob& NodeSegment::blob(int rank, int which) const {
+  const size_t index = static_cast<size_t>(rank % kMaxSlots) * 2 + static_cast<size_t>(which);
+  return *reinterpret_cast<Blob*>(mapping_.data() + kHeaderBytes + kBoardsBytes +
+                                  sizeof(Blob) * index);
+}
+
 Status NodeSegment::prepare_slot(int index, uint64_t incarnation) {
   if (!has_slot(index)) return {Code::kNotFound, "there is no slot " + std::to_string(index)};
   HPCORE_RETURN_IF_ERROR(release_slot(index));
@@ -132,6 +155,14 @@ Status NodeSegment::prepare_slot(int index, uint64_t incarnation) {
 
 Status NodeSegment::release_slot(int index) {
   if (!has_slot(index)) return {Code::kNotFound, "there is no slot " + std::to_string(index)};
+  Slot& slot = this->slot(index);
+  const uint32_t life = slot.life.load();
+  if (life != 0 && !owner_died(life) && kill(slot.pid.load(), 0) == 0) {
+    return {Code::kInvalid, "slot " + std::to_string(index) + " is held by pid " +
+                                std::to_string(slot.pid.load()) +
+                                ", which lives: kill it and wait for its end first"};
+  }
+  close_commits(look(slot.commit).generation);  // what it has said must not be forgotten
   const size_t bytes = slot_stride(header().staging_bytes);
   if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                 static_cast<off_t>(slot_offset(index)), static_cast<off_t>(bytes)) == 0) {
@@ -157,11 +188,6 @@ SlotInfo NodeSegment::slot_info(int index) const {
           slot.step.load(),
           slot.phase.load(),
           age_s(slot.progress_ns.load())};
-}
-
-bool NodeSegment::fire_fault(int index) {
-  const uint64_t bit = 1ULL << (static_cast<unsigned>(index) & 63U);
-  return (header().fault_mask.fetch_or(bit) & bit) == 0;
 }
 
 }  // namespace hpcore::roster

@@ -75,16 +75,25 @@ class NodeSegment : public std::enable_shared_from_this<NodeSegment> {
   Status set_ranked(const std::vector<int>& slots);
   [[nodiscard]] std::vector<int> ranked() const;  // slots by rank
   [[nodiscard]] bool is_ranked(int slot) const;
+  // Closes whatever is still open of older generations. kInvalid if a slot is in this one already.
   Status open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps);
-  std::vector<uint64_t> close_generation(
-      uint64_t generation);  // steps of the ranked slots, by rank
+  // Closes the words of this generation and writes C into the ledger; C, or nothing if there are no
+  // such words. Revokes nothing, wakes nobody.
+  std::optional<uint64_t> close_commits(uint64_t generation);
+  // Closes and revokes; the words' steps, by rank. Idempotent. C is their minimum.
+  std::vector<uint64_t> close_generation(uint64_t generation);
+  // C of a closed generation (the last kLedgerEntries are known).
+  [[nodiscard]] std::optional<uint64_t> committed_steps(uint64_t generation) const;
+  // Closes and revokes the current generation if this slot is ranked and its owner died unfinished.
+  void revoke_if_member_died(int slot);
   Status publish(uint64_t generation, const std::string& roster);
   [[nodiscard]] std::optional<Notice> notice() const;
   [[nodiscard]] uint64_t board_generation() const;
   [[nodiscard]] uint64_t revoked_generation() const;
-  void ring_ranked() const;
+  void ring_all_slots() const;
 
-  // What one rank alone knows; survives the worker.
+  // What one rank alone knows; survives the worker. A rank writes from one thread. Ranks that are
+  // kMaxSlots apart share their place: those of one node are not.
   Status set_rank_blob(int rank, uint64_t tag, const std::string& bytes);
   [[nodiscard]] std::vector<TaggedBlob> rank_blob(int rank) const;  // newest first
 
@@ -92,7 +101,7 @@ class NodeSegment : public std::enable_shared_from_this<NodeSegment> {
 
  private:
   NodeSegment(Fd fd, Mapping mapping) : fd_(std::move(fd)), mapping_(std::move(mapping)) {}
-  [[nodiscard]] Board& board(uint64_t generation) const;
+  [[nodiscard]] Board& board(int which) const;
   [[nodiscard]] Blob& blob(int rank, int which) const;
   [[nodiscard]] size_t slot_offset(int slot) const;
   void wake_board() const;

@@ -1,12 +1,14 @@
 #include "roster/worker.hpp"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <csignal>
 #include <cstring>
 
-#include "base/scheduling.hpp"
+#include "base/service_thread.hpp"
 #include "roster/commit_word.hpp"
 #include "roster/life_word.hpp"
 
@@ -14,7 +16,8 @@ namespace hpcore::roster {
 namespace {
 
 constexpr auto kHeartbeat = std::chrono::milliseconds(20);
-constexpr int kCommitSpins = 200;  // some microseconds: bench/test_bench_roster.py
+constexpr int kMadvPopulateWrite = 23;  // Linux 5.14; older ones refuse it, which does no harm
+constexpr int kCommitSpins = 200;       // some microseconds: bench/test_bench_roster.py
 
 }  // namespace
 
@@ -38,24 +41,31 @@ Result<std::shared_ptr<Worker>> Worker::attach(std::shared_ptr<NodeSegment> segm
   }
   words.pid.store(getpid());
   std::shared_ptr<Worker> worker(new Worker(std::move(segment), slot, incarnation));
-  // The thread takes no signal and keeps the worker alive to the process's end.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread([worker] { worker->keep_watch(); }).detach();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  // The thread keeps the worker alive to the process's end.
+  auto sentinel = start_service_thread("hpc-sentinel", [worker] { worker->keep_watch(); });
+  if (!sentinel.ok()) return sentinel.status();
+  sentinel.value().detach();
   while (words.life.load(std::memory_order_acquire) == 0)
     futex_wait(words.life, 0, Clock::now() + kHeartbeat);
   worker->set_state(WorkerState::kAttached);
   return worker;
 }
 
+void Worker::end_with_the_agent() const {
+  Header& header = segment_->header();
+  if (header.agent_pid.load() == getpid()) return;  // tests: both in one process
+  futex_wake(header.agent_life, INT_MAX);           // the kernel woke one sentinel only
+  kill(getpid(), SIGKILL);
+}
+
 void Worker::keep_watch() {
   Slot& words = this->words();
-  const Header& header = segment_->header();
-  prefer_short_slice();
+  Header& header = segment_->header();
   words.heartbeat_ns.store(monotonic_ns());
   const LifeHold hold(words.life);
+  // The first collective of a standby that was promoted should not wait for fresh pages.
+  const auto channel = segment_->channel_area(index_);
+  (void)madvise(channel.data(), channel.size(), kMadvPopulateWrite);
   uint64_t revoked = header.revoked_generation.load(std::memory_order_acquire);
   TimePoint beat = Clock::now();
   for (;;) {
@@ -64,13 +74,14 @@ void Worker::keep_watch() {
       revoked = newest;
       revocation_->ring_all();
     }
-    if (owner_died(header.agent_life.load(std::memory_order_acquire))) kill(getpid(), SIGKILL);
+    const uint32_t agent = mark_waiter(header.agent_life);
+    if (owner_died(agent)) end_with_the_agent();
     if (const TimePoint now = Clock::now(); now >= beat) {
       words.heartbeat_ns.store(monotonic_ns());
       words.heartbeats.fetch_add(1);
       beat = now + kHeartbeat;
     }
-    futex_wait(header.board_futex, before, beat);
+    futex_wait_either(header.board_futex, before, header.agent_life, agent, beat);
   }
 }
 
@@ -93,6 +104,8 @@ void Worker::progress(uint64_t step, uint32_t phase) {
 }
 
 Status Worker::post(const Mail& mail, TimePoint deadline) {
+  const std::unique_lock lock(post_mutex_, deadline);
+  if (!lock.owns_lock()) return {Code::kTimeout, "another thread of this worker is posting mail"};
   Mailbox& box = words().mailbox;
   const auto taken = [&box] { return box.full.load(std::memory_order_acquire) == 0; };
   if (!words().doorbell.wait(taken, deadline)) {
@@ -125,24 +138,34 @@ std::optional<Notice> Worker::wait_roster(uint64_t after, TimePoint deadline) co
 
 bool Worker::ready(uint64_t generation, uint64_t step) {
   if (!advance_commit(words().commit, generation, step)) return false;
-  segment_->ring_ranked();
+  // Only the last one changes anything for the others. Two who are last at the same time both see
+  // it: each looks after its own word is written.
+  const int slots = segment_->slots();
+  for (int index = 0; index < slots; ++index) {
+    const CommitWord word = look(segment_->slot(index).commit);
+    if (word.generation == generation && word.steps <= step) return true;
+  }
+  for (int index = 0; index < slots; ++index) {
+    if (index != index_) segment_->slot_doorbell(index).ring();
+  }
   return true;
 }
 
 std::optional<CommitOutcome> Worker::outcome(uint64_t generation, uint64_t step,
                                              const std::vector<int>& slots) const {
-  const Header& header = segment_->header();
-  if (header.opened_generation.load(std::memory_order_acquire) > generation) {
-    return header.opened_steps.load() > step ? CommitOutcome::kCommitted
-                                             : CommitOutcome::kDiscarded;
-  }
   bool all = true;
   for (const int slot : slots) {
-    const CommitWord word =
-        CommitWord::unpack(segment_->slot(slot).commit.load(std::memory_order_acquire));
-    if (word.generation == generation && word.steps > step) continue;
-    all = false;  // a word of another generation: its slot was recycled; the next opening will say
-    if (word.generation == generation && word.closed) return CommitOutcome::kDiscarded;
+    const CommitWord word = look(segment_->slot(slot).commit);
+    if (word.generation != generation) {  // it has moved on, so the generation is closed for good
+      const auto committed = segment_->committed_steps(generation);
+      if (committed)
+        return *committed > step ? CommitOutcome::kCommitted : CommitOutcome::kDiscarded;
+      if (word.generation > generation) return CommitOutcome::kDiscarded;  // 256 generations late
+      all = false;
+    } else if (word.steps <= step) {
+      if (word.closed) return CommitOutcome::kDiscarded;
+      all = false;
+    }
   }
   if (all) return CommitOutcome::kCommitted;
   return std::nullopt;

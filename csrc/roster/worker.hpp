@@ -7,9 +7,9 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "roster/node_segment.hpp"
@@ -55,6 +55,7 @@ class Worker {
  private:
   Worker(std::shared_ptr<NodeSegment> segment, int slot, uint64_t incarnation);
   void keep_watch();
+  void end_with_the_agent() const;
   [[nodiscard]] std::optional<CommitOutcome> outcome(uint64_t generation, uint64_t step,
                                                      const std::vector<int>& slots) const;
 
@@ -62,6 +63,7 @@ class Worker {
   int index_;
   uint64_t incarnation_;
   std::shared_ptr<Revocation> revocation_;
+  std::timed_mutex post_mutex_;  // one mail at a time
 };
 
 }  // namespace hpcore::roster

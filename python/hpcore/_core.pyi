@@ -100,6 +100,10 @@ class NodeSegment:
         """
         Closes the commit words of the ranked slots and revokes the generation. Returns the words' steps by rank; the committed steps are their minimum. Idempotent.
         """
+    def committed_steps(self, generation: typing.SupportsInt | typing.SupportsIndex) -> int | None:
+        """
+        C of a closed generation: the number of steps that are committed when it ended; None if it is open or unknown. The last 256 are known.
+        """
     def fire_fault(self, index: typing.SupportsInt | typing.SupportsIndex) -> bool:
         """
         True for the first caller in the whole job only. index: 0 to 63.

@@ -8,83 +8,16 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
+from roster_family import FOREVER_S, Family, attached, family, wait_for_ever
 
 from hpcore import _core
-from hpcore.errors import DeadlineExceeded, InvalidArgument
+from hpcore.errors import InvalidArgument
 
-FOREVER_S = 60.0
-
-
-class Family:
-    """Forks workers over one segment and ends them with the test."""
-
-    def __init__(self, slots: int) -> None:
-        self.segment = _core.NodeSegment.create(slots, staging_bytes=4096, store_bytes=4096)
-        self.watch = _core.AgentWatch(self.segment)
-        self.incarnation = 0
-        self.pids: dict[int, int] = {}
-
-    def start(self, slot: int, body: Callable[[_core.Worker], None]) -> int:
-        self.incarnation += 1
-        self.segment.prepare_slot(slot, self.incarnation)
-        self.watch.watch(slot, self.incarnation)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                segment = _core.NodeSegment.attach(self.segment.fd)
-                body(_core.Worker.attach(segment, slot, self.incarnation))
-            finally:
-                os._exit(3)
-        self.pids[slot] = pid
-        return pid
-
-    def next(self, kind: str, slot: int) -> _core.Event:
-        deadline = time.monotonic() + FOREVER_S
-        while time.monotonic() < deadline:
-            event = self.watch.next_event(FOREVER_S)
-            if event is not None and event.kind == kind and event.slot == slot:
-                return event
-        raise AssertionError(f"no {kind} of slot {slot}")
-
-    def steps_of_mails(self, slots: list[int]) -> dict[int, int]:
-        steps: dict[int, int] = {}
-        while len(steps) < len(slots):
-            event = self.watch.next_event(FOREVER_S)
-            assert event is not None, f"mail from {sorted(steps)} only"
-            if event.kind == "mail":
-                steps[event.slot] = event.step
-        return steps
-
-    def kill(self, slot: int) -> None:
-        os.kill(self.pids[slot], signal.SIGKILL)
-
-    def close(self) -> None:
-        for pid in self.pids.values():
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self.watch.close()
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    family = Family(4)
-    yield family
-    family.close()
-
-
-def wait_for_ever(_: _core.Worker) -> None:
-    signal.pause()
-
-
-def attached(family: Family, slots: range) -> None:
-    missing = set(slots)
-    while missing:
-        event = family.watch.next_event(FOREVER_S)
-        assert event is not None, f"slots {missing} did not attach"
-        missing.discard(event.slot)
+__all__ = ["family"]
 
 
 def test_death_revokes_before_python_hears_of_it(family: Family) -> None:
@@ -192,40 +125,6 @@ def test_workers_die_with_the_agent() -> None:
         os.sched_yield()
 
 
-def race_to_commit(worker: _core.Worker, slots: list[int], seed: int) -> None:
-    rng = random.Random(seed)
-    while worker.roster() is None:
-        worker.wait_roster(0, FOREVER_S)
-    step = 0
-    while True:
-        if rng.random() < 0.2:
-            time.sleep(rng.random() * 1e-4)
-        if not worker.ready(1, step):
-            break
-        if worker.wait_commit(1, step, slots, FOREVER_S) != "committed":
-            break
-        step += 1
-    worker.post(1, step, 0, "")
-    signal.pause()
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_closing_gives_all_observers_one_step(family: Family, seed: int) -> None:
-    slots = [0, 1, 2]
-    for slot in slots:
-        family.start(slot, lambda worker, slot=slot: race_to_commit(worker, slots, seed * 9 + slot))
-    attached(family, range(3))
-    family.segment.open_commit(slots, 1, 0)
-    family.segment.set_ranked(slots)
-    family.segment.publish(1, b"go")
-    deadline = time.monotonic() + FOREVER_S
-    while family.segment.slot_info(0).commit_steps < 50 * (seed + 1):
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    committed = min(family.segment.close_generation(1))
-    assert family.steps_of_mails(slots) == dict.fromkeys(slots, committed)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_kill_at_any_moment_leaves_the_segment_usable(family: Family, seed: int) -> None:
     def busy(worker: _core.Worker) -> None:
@@ -255,17 +154,119 @@ def test_attach_twice_is_refused(family: Family) -> None:
         _core.Worker.attach(family.segment, 1, 99)
 
 
-def test_wait_commit_is_cut_short_by_its_deadline(family: Family) -> None:
-    def wait_in_vain(worker: _core.Worker) -> None:
-        worker.ready(1, 0)
-        worker.post(1, 0, 0, worker.wait_commit(1, 0, [0, 1], 0.05))
-        try:  # the box is full until the agent took the mail, and this agent is told not to look
-            worker.post(1, 0, 0, "")
-        except DeadlineExceeded:
-            pass
-        signal.pause()
-
-    family.start(0, wait_in_vain)
-    attached(family, range(1))
+def test_death_before_publishing_revokes_at_once(family: Family) -> None:
+    """A worker that died after it was chosen: its generation is over before anybody waits in it."""
+    for slot in range(2):
+        family.start(slot, wait_for_ever)
+    attached(family, range(2))
+    family.kill(1)
+    family.next("death", 1)
+    assert family.segment.revoked_generation == 0
     family.segment.open_commit([0, 1], 1, 0)
-    assert family.next("mail", 0).text == "timeout"
+    family.segment.set_ranked([0, 1])
+    family.segment.publish(1, b"first")
+    assert family.segment.revoked_generation == 1
+    assert family.segment.slot_info(0).commit_closed
+
+
+def test_finished_worker_revokes_nothing(family: Family) -> None:
+    family.start(0, wait_for_ever)
+    family.start(1, lambda worker: worker.wait_roster(0, FOREVER_S) and worker.finish(0))
+    attached(family, range(2))
+    family.segment.open_commit([0, 1], 1, 0)
+    family.segment.set_ranked([0, 1])
+    family.segment.publish(1, b"first")
+    assert family.next("death", 1).state == _core.STATE_FINISHED
+    assert family.segment.revoked_generation == 0
+
+
+def test_slot_of_a_living_worker_is_not_given_away(family: Family) -> None:
+    pid = family.start(0, wait_for_ever)
+    attached(family, range(1))
+    with pytest.raises(InvalidArgument, match=str(pid)):
+        family.segment.prepare_slot(0, 50)
+    family.kill(0)
+    family.next("death", 0)
+    family.segment.prepare_slot(0, 50)
+
+
+def test_watch_survives_in_a_forked_child(family: Family) -> None:
+    """The child has none of the threads: closing and dropping the watch there must not block."""
+    family.start(0, wait_for_ever)
+    attached(family, range(1))
+    pid = os.fork()
+    if pid == 0:
+        family.watch.close()
+        del family.watch
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    family.kill(0)
+    assert family.next("death", 0).slot == 0
+
+
+def test_full_queue_leaves_mail_in_the_box(family: Family) -> None:
+    def write_often(worker: _core.Worker) -> None:
+        for step in range(1500):
+            worker.post(1, step, 0, "", FOREVER_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    family.start(0, write_often)
+    steps = []
+    while True:
+        event = family.watch.next_event(FOREVER_S)
+        assert event is not None
+        if event.kind == "mail":
+            steps.append(event.step)
+        if event.kind == "death":
+            break
+        if len(steps) == 1:
+            deadline = time.monotonic() + FOREVER_S
+            while not box_stays_full(family, 0):
+                assert time.monotonic() < deadline
+    assert steps == list(range(1500))
+
+
+def box_stays_full(family: Family, slot: int) -> bool:
+    """True once two heartbeats passed without progress of the queue: it is full."""
+    before = queued(family)
+    beats = family.segment.slot_info(slot).heartbeats
+    while family.segment.slot_info(slot).heartbeats < beats + 3:
+        os.sched_yield()
+    return queued(family) == before and before >= 1000
+
+
+def queued(family: Family) -> int:
+    """Events in the queue: the eventfd's counter, as the kernel shows it."""
+    with open(f"/proc/self/fdinfo/{family.watch.fileno()}") as about:
+        for line in about:
+            if line.startswith("eventfd-count:"):
+                return int(line.split()[1], 16)
+    raise AssertionError("not an eventfd")
+
+
+WAITS: list[Callable[[_core.Worker], object]] = [
+    lambda worker: worker.wait_roster(0, FOREVER_S),
+    lambda worker: worker.wait_commit(1, 0, [0, 1], FOREVER_S),
+]
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=["roster", "commit"])
+def test_waiting_worker_still_gets_its_signals(
+    family: Family, wait: Callable[[_core.Worker], object]
+) -> None:
+    def wait_interrupted(worker: _core.Worker) -> None:
+        def handle(_: int, frame: FrameType | None) -> None:
+            assert frame is not None
+            worker.post(1, 0, 0, frame.f_code.co_name)
+
+        signal.signal(signal.SIGUSR1, handle)
+        worker.state = _core.STATE_WARM
+        wait(worker)
+
+    pid = family.start(0, wait_interrupted)
+    while family.next("state", 0).state != _core.STATE_WARM:
+        pass
+    interrupted = ""
+    while interrupted != "<lambda>":  # else it came just before the wait
+        os.kill(pid, signal.SIGUSR1)
+        interrupted = family.next("mail", 0).text

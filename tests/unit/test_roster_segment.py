@@ -81,3 +81,77 @@ def test_unknown_slots_are_refused() -> None:
 def test_generation_beyond_the_word_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="23"):
         segment().open_commit([0], 1 << 23, 0)
+
+
+def test_closed_generation_is_remembered_after_the_next_is_open() -> None:
+    made = segment()
+    made.open_commit([0, 1], 1, 7)
+    assert made.committed_steps(1) is None
+    made.set_ranked([0, 1])
+    made.close_generation(1)
+    made.open_commit([0], 2, 7)
+    made.prepare_slot(1, 5)
+    assert (made.committed_steps(1), made.committed_steps(2)) == (7, None)
+    assert made.close_generation(1) == [7, 7]
+    assert not made.slot_info(0).commit_closed, "closing an old generation touches no newer word"
+
+
+def test_opening_closes_what_is_older() -> None:
+    made = segment(3)
+    made.open_commit([0, 1], 3, 7)
+    made.open_commit([2], 4, 7)
+    assert made.committed_steps(3) == 7
+    assert made.slot_info(0).commit_closed and not made.slot_info(2).commit_closed
+    for generation in (4, 3):
+        with pytest.raises(InvalidArgument, match="already in generation 4"):
+            made.open_commit([2], generation, 7)
+
+
+def test_released_slot_leaves_its_steps_in_the_ledger() -> None:
+    made = segment()
+    made.open_commit([0, 1], 1, 7)
+    made.release_slot(1)
+    assert made.committed_steps(1) == 7
+    assert made.slot_info(0).commit_closed
+
+
+def test_one_slot_cannot_hold_two_ranks() -> None:
+    with pytest.raises(InvalidArgument, match="two ranks"):
+        segment().set_ranked([1, 1])
+
+
+def test_segment_cannot_be_resized() -> None:
+    made = segment()
+    for size in (0, 1 << 30):
+        with pytest.raises(PermissionError):
+            os.ftruncate(made.fd, size)
+
+
+def test_board_keeps_the_newest_whatever_numbers_are_left_out() -> None:
+    made = segment()
+    for generation in (1, 3, 5, 6):
+        made.publish(generation, str(generation).encode() * 9)
+        assert made.board_generation == generation
+
+
+@pytest.mark.parametrize(
+    ("tags", "left"),
+    [
+        ([1, 2, 3], [2, 3]),
+        ([4, 5, 5], [4, 5]),  # a step that is run again must not cost the boundary before it
+        ([8, 9, 3], [3, 8]),  # back to an older state
+        ([8, 9, 3, 4], [3, 4]),
+    ],
+)
+def test_rank_blob_keeps_the_boundary_before(tags: list[int], left: list[int]) -> None:
+    made = segment()
+    made.prepare_slot(0, 1)
+    pid = os.fork()
+    if pid == 0:
+        worker = _core.Worker.attach(made, 0, 1)
+        for tag in tags:
+            worker.set_rank_blob(70, tag, b"%d" % tag)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert sorted(made.rank_blob(70)) == [(tag, b"%d" % tag) for tag in left]
+    assert made.rank_blob(70 - 64) == [], "another rank with the same place"

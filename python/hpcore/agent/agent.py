@@ -41,6 +41,7 @@ class Agent:
         self._stops_asked = 0
         self._stop: Stop | None = None
         self._parts: Parts | None = None
+        self._last: Cluster | None = None
 
     def resize(self, ranks: int) -> None:
         """Asks for another number of ranks; takes effect at the next step's boundary. Does not
@@ -69,7 +70,8 @@ class Agent:
     @property
     def cluster(self) -> Cluster | None:
         """What the agent knows now, or None before `run`; immutable."""
-        return self._parts.registrar.cluster if self._parts is not None else None
+        parts = self._parts
+        return parts.registrar.cluster if parts is not None else self._last
 
     @property
     def stop_reason(self) -> str:
@@ -98,6 +100,8 @@ class Agent:
                 self._stop = dispatcher.stop or Stop(70, "the agent failed")
                 self._end(parts, dispatcher)
         finally:
+            self._last = parts.registrar.cluster
+            self._parts = None
             dispatcher.close()
             parts.close()
             control, self._control_write = self._control_write, -1

@@ -62,9 +62,13 @@ def _open_limit() -> int:
 
 def _fresh_streams() -> None:
     """Line by line, so that a killed worker has said what it had to say."""
-    for name, fd, errors in (("stdout", 1, "replace"), ("stderr", 2, "backslashreplace")):
-        buffer = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
-        stream = io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=True)
+    out = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
+    error = io.FileIO(2, "w", closefd=False)
+    streams = {
+        "stdout": io.TextIOWrapper(out, "utf-8", "replace", line_buffering=True),
+        "stderr": io.TextIOWrapper(error, "utf-8", "backslashreplace", write_through=True),
+    }
+    for name, stream in streams.items():
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     system.line_buffer_c_stdout()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import time
 from collections import deque
 from typing import Any
@@ -57,7 +58,7 @@ class Dispatcher:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._watch.fileno(), selectors.EVENT_READ, None)
         self._selector.register(control_fd, selectors.EVENT_READ, None)
-        self._forge_fd = -1
+        self._channel: socket.socket | None = None
         self._follow_forge()
 
     def run(self) -> None:
@@ -72,6 +73,7 @@ class Dispatcher:
 
     def _turn(self) -> None:
         """One round of the loop; deaths first."""
+        self._follow_forge()
         ready = self._selector.select(self._supervisor.timeout_s())
         self._hear_watch()
         for key, _ in ready:
@@ -81,7 +83,7 @@ class Dispatcher:
                 self._reap(key.data)
             elif key.fd == self._control_fd:
                 self._hear_control()
-            elif key.fd == self._forge_fd:
+            elif key.fileobj is self._channel:
                 self._hear_forge()
         if self.stop is None and self._supervisor.due():
             self._look()
@@ -178,16 +180,14 @@ class Dispatcher:
                 self._feed(SpawnFailed(time.monotonic_ns(), worker.rank, answer.reason))
 
     def _follow_forge(self) -> None:
-        if self._forge.fileno() == self._forge_fd:
+        channel = self._forge.channel
+        if channel is self._channel:
             return
-        if self._forge_fd >= 0:
-            try:
-                self._selector.unregister(self._forge_fd)
-            except (KeyError, ValueError):
-                pass
-        self._forge_fd = self._forge.fileno()
-        if self._forge_fd >= 0:
-            self._selector.register(self._forge_fd, selectors.EVENT_READ, None)
+        if self._channel is not None:
+            self._selector.unregister(self._channel)
+        self._channel = channel
+        if channel is not None:
+            self._selector.register(channel, selectors.EVENT_READ, None)
 
     def _on_forked(self, worker: WorkerProcess) -> None:
         self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)

@@ -86,6 +86,11 @@ class Forge:
         self._socket = ours
         send(ours, {"setup": self._setup})
 
+    @property
+    def channel(self) -> socket.socket | None:
+        """The socket to the present template: another object after each restart."""
+        return self._socket
+
     def fileno(self) -> int:
         """The socket's descriptor, -1 if there is none."""
         return self._socket.fileno() if self._socket is not None else -1
@@ -95,6 +100,9 @@ class Forge:
         finds it later)."""
         request = _Request(number, env, output_fd)
         self._waiting[number] = request
+        if self._socket is None and not self._retired:  # it had died too often: once more
+            self._starts = 0
+            self.start()
         self._send(request)
 
     def _send(self, request: _Request) -> None:

@@ -156,7 +156,8 @@ class LogRelay:
         os.close(self._wake_write)
 
     def _change(self, stream: _Stream) -> None:
-        if stream.done.is_set():
+        if stream.done.is_set():  # its pipe ended before its process was reaped
+            stream.file.close()
             return
         if not stream.ended:
             self._selector.register(stream.fd, selectors.EVENT_READ, stream)

@@ -144,7 +144,7 @@ def _first(cluster: Cluster, ranks: list[WorkerFacts], policy: Policy, now_ns: i
         detected_ns=cluster.ready_ns or now_ns,
         decided_ns=now_ns,
     )
-    cluster = replace(cluster, roster=roster, causes=(), start_failures=0)
+    cluster = replace(cluster, roster=roster, causes=(), start_failures=0, lost={}, lost_code=None)
     decision = _upkeep(cluster, policy, ())
     return replace(decision, roster=roster)
 

@@ -198,6 +198,7 @@ def _rank_lost(cluster: Cluster, worker: WorkerFacts, at_ns: int) -> Cluster:
     rank = member.rank if member is not None else worker.rank
     assert rank is not None
     cluster = _because(_drop(cluster, worker), f"rank {rank} lost", at_ns)
+    cluster = replace(cluster, lost={**cluster.lost, worker.incarnation: rank})
     if member is None:
         return replace(cluster, start_failures=cluster.start_failures + 1)
     failures = dict(cluster.step_failures)
@@ -206,7 +207,6 @@ def _rank_lost(cluster: Cluster, worker: WorkerFacts, at_ns: int) -> Cluster:
     return replace(
         cluster,
         losses=cluster.losses + 1,
-        lost={**cluster.lost, worker.incarnation: rank},
         step_failures=failures,
     )
 

@@ -1,0 +1,99 @@
+"""``hpcore bench``: measurements of one shape, each against a peer or a limit beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from hpcore.errors import HpcoreError
+
+if TYPE_CHECKING:
+    from hpcore.bench.result import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shared(function: F) -> F:
+    """The options that all benches have."""
+    for option in (
+        click.option("--quick", is_flag=True, help="A rough answer within half a minute."),
+        click.option(
+            "--json",
+            "json_file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write one JSON object to this file.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _finish(run: Callable[[], Report], json_file: Path | None) -> None:
+    """Runs, prints the table, writes the file; an error becomes one line and exit code 1."""
+    try:
+        report = run()
+    except (HpcoreError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        sys.exit(130)
+    report.print(Console())
+    if json_file is not None:
+        report.write(json_file)
+
+
+@click.group()
+def bench() -> None:
+    """Measure, each figure against a peer or a limit in the same run."""
+
+
+@bench.command()
+@_shared
+@click.option("--state-mib", type=click.IntRange(16), default=512, show_default=True)
+@click.option("--kills", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="When and whom to kill.")
+@click.option("--peers", is_flag=True, help="Also torchft, NVRx and torchrun (group `peers`).")
+@click.option("--peers-python", default="", help="Python that has the peers [default: this one].")
+def recovery(
+    quick: bool,
+    json_file: Path | None,
+    state_mib: int,
+    kills: int,
+    seed: int,
+    peers: bool,
+    peers_python: str,
+) -> None:
+    """From the kill of a rank to the next committed step at full strength."""
+    from hpcore.bench.peers import all_peers
+    from hpcore.bench.recovery import RecoveryOptions, measure
+
+    if quick:
+        state_mib, kills = min(state_mib, 128), min(kills, 4)
+    options = RecoveryOptions(
+        state_mib=state_mib,
+        kills=kills,
+        seed=seed,
+        peers=all_peers(1 if quick else 5) if peers else (),
+        peers_python=peers_python,
+        say=_say,
+    )
+    _finish(lambda: measure(options), json_file)
+
+
+@bench.command()
+@_shared
+@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
+def overhead(quick: bool, json_file: Path | None, rounds: int) -> None:
+    """Step time of the demo's model under hpcore, against DDP over Gloo under torchrun."""
+    from hpcore.bench.overhead import OverheadOptions, measure
+
+    options = OverheadOptions(rounds=1 if quick else rounds, steps=20 if quick else 60, say=_say)
+    _finish(lambda: measure(options), json_file)
