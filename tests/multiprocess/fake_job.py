@@ -1,6 +1,6 @@
 """A stand-in for hpcore.Job: the loop of the contract on one integer, without torch. Run by `hpcore
 run`.
- usage: fake_job.py TOTAL STEP_S [FAULT]...   with FAULT = who:step:point:action, e.g.
+ usage: fake_job.py TOTAL STEP_S [FAULT]... (a negative STEP_S computes) with FAULT = who:step:point:action, e.g.
 1:3:forward:sigkill who: a rank, or s (a standby); points: forward before_ready after_ready
 after_commit apply reform heal rehearsal start; actions: sigkill sigstop exception hang exit. Each
 fault fires once in the job.
@@ -117,7 +117,11 @@ class FakeJob:
     def step(self) -> None:
         self.worker.progress(self.done, FORWARD)
         self.fault("forward")
-        time.sleep(STEP_S)
+        if STEP_S < 0:  # compute
+            until = time.monotonic() - STEP_S
+            while time.monotonic() < until:
+                pass
+        time.sleep(max(0.0, STEP_S))
         self.fault("before_ready")
         self.commit()
         self.worker.version = _core.VERSION_APPLYING

@@ -39,6 +39,7 @@ def make_pipe() -> tuple[int, int]:
 
 @dataclass
 class _Stream:
+    key: int
     fd: int
     file: io.FileIO
     label: str
@@ -66,7 +67,7 @@ class LogRelay:
     def add(self, key: int, fd: int, path: str, label: str) -> None:
         """Relays `fd` (taken over, nonblocking) to the file at `path`, its lines to the terminal
         as '[label] ...'."""
-        stream = _Stream(fd, io.FileIO(path, "w"), label)
+        stream = _Stream(key, fd, io.FileIO(path, "w"), label)
         with self._lock:
             self._streams[key] = stream
             self._changes.append(stream)
@@ -156,9 +157,6 @@ class LogRelay:
         os.close(self._wake_write)
 
     def _change(self, stream: _Stream) -> None:
-        if stream.done.is_set():  # its pipe ended before its process was reaped
-            stream.file.close()
-            return
         if not stream.ended:
             self._selector.register(stream.fd, selectors.EVENT_READ, stream)
             return
@@ -166,6 +164,9 @@ class LogRelay:
             pass
         if not stream.done.is_set():
             self._close_stream(stream)
+        with self._lock:
+            stream.file.close()  # here, as its pipe may have ended before its process was reaped
+            self._streams.pop(stream.key, None)
 
     def _read(self, stream: _Stream) -> bool:
         """One read; False if there is nothing (now, or ever)."""
@@ -205,8 +206,6 @@ class LogRelay:
             pass
         os.close(stream.fd)
         stream.done.set()
-        if stream.ended:
-            stream.file.close()
 
 
 def _visible(line: bytes) -> bytes:
