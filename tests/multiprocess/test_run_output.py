@@ -144,3 +144,15 @@ def test_run_names_a_script_that_is_not_there(tmp_path: Path) -> None:
         command, capture_output=True, text=True, env=ENV, timeout=60, cwd=tmp_path, check=False
     )
     assert done.returncode == 2 and "'nowhere.py' is not there" in done.stderr
+
+
+def test_run_ends_scripts_as_python_does(tmp_path: Path) -> None:
+    script = (
+        "import atexit, threading, time\n"
+        "atexit.register(lambda: print('handler'))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\n"
+        "print('script', end='')\n"
+    )
+    done = hpcore_run(tmp_path, script)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "logs" / "rank0.log").read_text() == "scriptthread\nhandler\n"

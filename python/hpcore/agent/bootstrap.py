@@ -7,11 +7,14 @@ printed.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import random
 import signal
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Sequence
@@ -33,7 +36,6 @@ class Script:
 
     command: Sequence[str]
     module: bool
-    omp_num_threads: str = "1"
 
 
 def become_worker(env: dict[str, str], output_fd: int, keep_fd: int, agent_pid: int) -> None:
@@ -102,6 +104,31 @@ def run(script: Script) -> int:
         code = 1
     worker.finish(code)
     return code
+
+
+def leave(code: int) -> None:
+    """Ends this process as the interpreter would, but for taking torch apart piece by piece.
+
+    Threads are joined, exit handlers run, files that the script left open are flushed. The rest of
+    an interpreter's end costs a forked worker 0.7 s of CPU (it touches, so copies, all that the
+    template had imported).
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr, *_open_files()):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # noqa: PERF203
+            pass
+    system.flush_c_streams()
+    os._exit(code)
+
+
+def _open_files() -> list[io.IOBase]:
+    """Files opened since the fork: what the template had is frozen, so is not looked at."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, io.IOBase)]
+    files = [file for file in found if not file.closed and file.writable()]
+    return sorted(files, key=lambda file: not isinstance(file, io.TextIOBase))
 
 
 def _run_as_main(script: Script) -> None:

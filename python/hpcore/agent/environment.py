@@ -58,6 +58,9 @@ def template_environment(env: Mapping[str, str]) -> dict[str, str]:
     base = {key: value for key, value in os.environ.items() if not key.startswith("HPCORE_SLOT")}
     base.update(env)
     base.setdefault("OMP_NUM_THREADS", "1")
+    base.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # no thread pool in the template: it is to be forked
     # Huge pages for tensors: a heal takes half the time, a killed worker's memory is freed in 2 ms
     # instead of 41 (docs/decisions.md). glibc reads it when the template starts.
     tunables = base.get("GLIBC_TUNABLES", "")

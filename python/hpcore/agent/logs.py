@@ -231,21 +231,25 @@ class _Terminal:
             if self._bytes + len(data) > TERMINAL_BYTES:
                 self._dropped += data.count(b"\n")
                 return
-            if self._dropped:
-                dropped = f"{self._dropped} lines not shown: the terminal is slow"
-                note = f"[hpcore] {dropped}; see the logs\n"
-                self._queue.append(note.encode())
-                self._bytes += len(note)
-                self._dropped = 0
+            self._say_dropped()
             self._queue.append(data)
             self._bytes += len(data)
             self._ready.notify()
 
     def close(self, patience_s: float) -> None:
         with self._ready:
+            self._say_dropped()
             self._closed = True
             self._ready.notify()
         self._thread.join(max(0.0, patience_s))
+
+    def _say_dropped(self) -> None:  # with the lock held
+        if self._dropped:
+            dropped = f"{self._dropped} lines not shown: the terminal is slow"
+            note = f"[hpcore] {dropped}; see the logs\n"
+            self._queue.append(note.encode())
+            self._bytes += len(note)
+            self._dropped = 0
 
     def _run(self) -> None:
         while True:

@@ -39,6 +39,11 @@ def line_buffer_c_stdout() -> None:
         pass
 
 
+def flush_c_streams() -> None:
+    """What C code of this process printed."""
+    _libc().fflush(None)
+
+
 @dataclass(frozen=True)
 class Urgency:
     """How a thread was scheduled: nice value and slice in ns (0: the kernel's)."""

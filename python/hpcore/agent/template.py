@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 from hpcore.agent import system
-from hpcore.agent.bootstrap import Script, become_worker, run
+from hpcore.agent.bootstrap import Script, become_worker, leave, run
 
 MESSAGE_BYTES = 128 << 10
 
@@ -42,7 +42,7 @@ def send(channel: socket.socket, message: dict[str, Any], fds: tuple[int, ...] =
 
 
 def main() -> int:
-    """Returns in the template at its end, and in each worker with the script's exit code."""
+    """Returns in the template only, at its end."""
     system.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
@@ -62,7 +62,7 @@ def main() -> int:
         if message is None:
             return 0
         if fork_worker(channel, message, fds, facts):
-            return run(Script(facts["command"], facts["module"]))
+            leave(run(Script(facts["command"], facts["module"])))
 
 
 def preload(names: list[str]) -> dict[str, str]:

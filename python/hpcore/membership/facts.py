@@ -153,7 +153,11 @@ def _died(cluster: Cluster, event: Died, policy: Policy) -> Cluster:
         return cluster if event.stage is Stage.FINISHED else _standby_lost(cluster, worker)
     if _recovers(cluster, worker, policy):
         return _rank_lost(cluster, worker, event.at_ns)
-    return _put(cluster, replace(worker, dying=event.stage is not Stage.FINISHED))
+    if event.stage is Stage.FINISHED:
+        return cluster
+    if cluster.first_dying is None:
+        cluster = replace(cluster, first_dying=worker.incarnation)
+    return _put(cluster, replace(worker, dying=True))
 
 
 def _exited(cluster: Cluster, event: Exited, policy: Policy) -> Cluster:
@@ -173,6 +177,8 @@ def _exited(cluster: Cluster, event: Exited, policy: Policy) -> Cluster:
         return replace(_drop(cluster, worker), finished=cluster.finished | {worker.incarnation})
     if _recovers(cluster, worker, policy):
         return replace(_rank_lost(cluster, worker, event.at_ns), lost_code=event.code)
+    if cluster.first_dying not in (None, worker.incarnation):  # it only followed
+        return _drop(cluster, worker)
     return replace(cluster, stop=_failed(cluster, worker, event.code, policy))
 
 
@@ -253,6 +259,8 @@ def _script_failed(cluster: Cluster, event: ScriptFailed) -> Cluster:
         return cluster
     if not _has_rank(cluster, worker):
         return _put(replace(cluster, start_error=event.text), replace(worker, stage=Stage.FAILED))
+    if cluster.first_dying not in (None, worker.incarnation):  # it lost its peer, and says so
+        return _put(cluster, replace(worker, stage=Stage.FAILED))
     lines = event.text.strip().splitlines() or ["no traceback"]
     reason = f"the script failed in {name_of(cluster, worker)}: {lines[-1]}"
     return replace(cluster, stop=Stop(1, reason, event.text))

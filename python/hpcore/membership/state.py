@@ -98,6 +98,7 @@ class Cluster:
     lost: Mapping[int, int] = field(default_factory=dict)  # incarnation -> rank it held
     lost_code: int | None = None  # exit code of the first one lost since the last roster
     losses: int = 0
+    first_dying: int | None = None  # incarnation whose exit code will end the job
     ended: bool = False  # a member left the Job's loop: recovery is over
     pending: tuple[Spawn, ...] = ()  # asked for, not yet forked
     start_failures: int = 0  # in a row: died before it was WARM or TRAINING
