@@ -18,7 +18,7 @@ Result<std::thread> start_service_thread(const char* name, std::function<void()>
   try {
     std::thread thread([name, body = std::move(body)] {
       pthread_setname_np(pthread_self(), name);
-      prefer_short_slice();
+      (void)prefer_quick_wakeups();
       body();
     });
     result = std::move(thread);

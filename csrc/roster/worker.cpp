@@ -48,6 +48,9 @@ Result<std::shared_ptr<Worker>> Worker::attach(std::shared_ptr<NodeSegment> segm
   while (words.life.load(std::memory_order_acquire) == 0)
     futex_wait(words.life, 0, Clock::now() + kHeartbeat);
   worker->set_state(WorkerState::kAttached);
+  // The first collective of a standby that was promoted should not wait for fresh pages.
+  const auto channel = worker->segment_->channel_area(slot);
+  (void)madvise(channel.data(), channel.size(), kMadvPopulateWrite);
   return worker;
 }
 
@@ -63,9 +66,6 @@ void Worker::keep_watch() {
   Header& header = segment_->header();
   words.heartbeat_ns.store(monotonic_ns());
   const LifeHold hold(words.life);
-  // The first collective of a standby that was promoted should not wait for fresh pages.
-  const auto channel = segment_->channel_area(index_);
-  (void)madvise(channel.data(), channel.size(), kMadvPopulateWrite);
   uint64_t revoked = header.revoked_generation.load(std::memory_order_acquire);
   TimePoint beat = Clock::now();
   for (;;) {

@@ -40,6 +40,7 @@ __all__: list[str] = [
     "digest128",
     "digest_code",
     "monotonic_ns",
+    "prefer_quick_wakeups",
     "use_huge_pages",
 ]
 
@@ -782,6 +783,11 @@ def digest_code() -> str:
 def monotonic_ns() -> int:
     """
     CLOCK_MONOTONIC in nanoseconds: comparable between processes of one node.
+    """
+
+def prefer_quick_wakeups(realtime: bool = True) -> str:
+    """
+    Asks the kernel to run the calling thread soon after it is woken, on busy cores too. For threads that do little. What it forks is scheduled as usual. Returns what was granted: 'realtime' (SCHED_RR; needs a privilege), 'short slice' or 'usual'.
     """
 
 def use_huge_pages(
