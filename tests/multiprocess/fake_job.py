@@ -1,9 +1,9 @@
-"""A stand-in for hpcore.Job: the loop of the contract on one integer, without torch. Run by `hpcore
-run`.
- usage: fake_job.py TOTAL STEP_S [FAULT]... (a negative STEP_S computes) with FAULT = who:step:point:action, e.g.
-1:3:forward:sigkill who: a rank, or s (a standby); points: forward before_ready after_ready
-after_commit apply reform heal rehearsal start; actions: sigkill sigstop exception hang exit. Each
-fault fires once in the job.
+"""A stand-in for hpcore.Job: the loop of the contract on one integer, without torch.
+
+usage: fake_job.py TOTAL STEP_S [FAULT]...: a negative STEP_S computes; FAULT is
+who:step:point:action, e.g. 1:3:forward:sigkill; who: a rank, or s (a standby); points: forward
+before_ready after_ready after_commit apply reform heal rehearsal start; actions: sigkill sigstop
+exception hang exit. Each fault fires once in the job, or always if its action ends with "!".
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import random
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
+from cluster_truth import Plan, Process, Word, check_roster
+
 from hpcore.membership.decide import decide
 from hpcore.membership.roster import Roster
 from hpcore.membership.state import (
@@ -41,47 +43,6 @@ from hpcore.membership.state import (
 )
 
 SECOND = 1_000_000_000
-
-
-@dataclass
-class Process:
-    """The truth about one worker."""
-
-    slot: int
-    incarnation: int
-    rank: int | None
-    stage: Stage = Stage.STARTING
-    alive: bool = True
-    version: int = NONE
-    roster: Roster | None = None  # the newest it has noticed
-    failed: bool = False  # posted a fault in the roster's generation
-
-    def member(self) -> bool:
-        return self.roster is not None and any(
-            m.slot == self.slot and m.incarnation == self.incarnation for m in self.roster.members
-        )
-
-
-@dataclass
-class Word:
-    """A commit word."""
-
-    generation: int = 0
-    steps: int = 0
-    closed: bool = True
-
-
-@dataclass
-class Plan:
-    """What a run is made of."""
-
-    nproc: int
-    standbys: int
-    min_ranks: int
-    total: int
-    faults: int
-    resize: bool = False
-    kinds: tuple[str, ...] = ("kill", "fault", "kill")
 
 
 @dataclass
@@ -142,40 +103,15 @@ class Simulation:
         versions = {slot: self.processes[slot].version for slot in roster.slots}
         return Closed(self.now_ns, roster.generation, steps, versions)
 
-    def holds(self, slot: int, steps: int) -> bool:
-        version = self.processes[slot].version
-        return version == APPLYING or version >= max(0, steps - 1)
-
     def publish(self, roster: Roster) -> None:
-        self.check_roster(roster)
+        old = self.rosters[-1] if self.rosters else None
+        check_roster(roster, old, self.processes, self.told_dead)
+        assert roster.steps == self.committed
+        assert old is None or self.cluster.target >= roster.world_size
+        assert roster.world_size >= min(self.plan.min_ranks, self.cluster.target)
         self.rosters.append(roster)
         for slot in roster.slots:
             self.words[slot] = Word(roster.generation, roster.steps, closed=False)
-
-    def check_roster(self, roster: Roster) -> None:
-        old = self.rosters[-1] if self.rosters else None
-        assert roster.generation == (old.generation + 1 if old else 1)
-        assert [m.rank for m in roster.members] == list(range(roster.world_size))
-        assert len(set(roster.slots)) == roster.world_size
-        assert roster.steps == self.committed
-        assert self.cluster.target >= roster.world_size or old is None
-        assert roster.world_size >= min(self.plan.min_ranks, self.cluster.target)
-        assert roster.reason and roster.decided_ns >= roster.detected_ns > 0
-        for member in roster.members:
-            assert member.incarnation not in self.told_dead, "a dead member"
-            assert self.processes[member.slot].incarnation == member.incarnation
-        assert set(roster.receivers) | set(roster.sources) == set(roster.slots)
-        assert not set(roster.receivers) & set(roster.sources) and roster.sources
-        for slot in roster.sources if old and roster.steps else ():
-            assert old is not None
-            assert self.holds(slot, roster.steps), "a source without the state"
-            assert old.rank_of(slot) is not None, "a newcomer as a source"
-        stayed = {m.incarnation for m in old.members} if old else set()
-        for slot in roster.receivers if roster.steps else ():
-            process = self.processes[slot]
-            needs = process.version in (NONE, TORN) or process.incarnation not in stayed
-            lags = process.failed and process.version < roster.steps
-            assert needs or lags, "a healthy member made to heal"
 
     def spawn(self, spawn: Spawn) -> None:
         slot = next(s for s in range(64) if s not in self.processes)

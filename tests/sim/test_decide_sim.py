@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_sim import Plan, Simulation
+from cluster_sim import Simulation
+from cluster_truth import Plan
 
 PLANS = {
     "quiet": Plan(nproc=4, standbys=1, min_ranks=4, total=6, faults=0),

@@ -14,8 +14,9 @@ import time
 from collections import deque
 from typing import Any
 
-from hpcore.agent import mail, memory
+from hpcore.agent import mail
 from hpcore.agent.parts import Parts
+from hpcore.agent.recruiting import Recruiter
 from hpcore.agent.registrar import Outcome
 from hpcore.agent.workers import WorkerProcess
 from hpcore.membership.roster import Roster
@@ -40,8 +41,6 @@ class Dispatcher:
     `control_fd`."""
 
     def __init__(self, parts: Parts, asked: deque[Event], control_fd: int) -> None:
-        self._options = parts.options
-        self._segment = parts.segment
         self._watch = parts.watch
         self._forge = parts.forge
         self._relay = parts.relay
@@ -49,6 +48,7 @@ class Dispatcher:
         self._table = parts.table
         self._supervisor = parts.supervisor
         self._registrar = parts.registrar
+        self._recruiter = Recruiter(parts.options, parts.table, parts.journal)
         self._asked = asked
         self._control_fd = control_fd
         self.stop: Stop | None = None
@@ -97,7 +97,7 @@ class Dispatcher:
         if outcome is None:
             return
         if outcome.published is not None:
-            self._on_roster(*outcome.published)
+            self._on_roster(*outcome.published, outcome.revoked_ns)
         if outcome.stop is not None and self.stop is None:
             self.stop = outcome.stop
             return
@@ -107,21 +107,8 @@ class Dispatcher:
                 self._table.signal(worker, signal.SIGKILL)
         self._spawn_all(outcome.spawn)
 
-    def _on_roster(self, roster: Roster, published_ns: int) -> None:
-        note = self._journal.note
-        if roster.generation > 1:
-            note("revoke", ns=roster.decided_ns, generation=roster.generation - 1)
-        note(
-            "decide",
-            ns=roster.decided_ns,
-            generation=roster.generation,
-            reason=roster.reason,
-            detected_ns=roster.detected_ns,
-            decided_ns=roster.decided_ns,
-        )
-        value = roster.to_dict()
-        del value["decided_ns"], value["job"]
-        note("roster", ns=published_ns, published_ns=published_ns, **value)
+    def _on_roster(self, roster: Roster, published_ns: int, revoked_ns: int | None) -> None:
+        self._journal.note_roster(roster, published_ns, revoked_ns)
         self._supervisor.judge.new_generation()
         ranks = {member.incarnation: member.rank for member in roster.members}
         self._ranks.update(ranks)
@@ -129,42 +116,13 @@ class Dispatcher:
             rank = ranks.get(worker.incarnation)
             label = f"standby {worker.slot}" if rank is None else f"rank {rank}"
             self._relay.relabel(worker.incarnation, label)
-        if roster.generation > 1:
-            self._journal.say(mail.roster_line(roster, published_ns))
 
     def _spawn_all(self, spawns: list[Spawn]) -> None:
-        standbys = sum(1 for spawn in spawns if spawn.rank is None)
-        shortage = self._shortage(standbys) if standbys else ""
-        if shortage:
-            roster = self._registrar.cluster.roster
-            if (
-                roster is not None
-                and roster.generation == 1
-                and not self._registrar.cluster.committed
-            ):
-                self.stop = Stop(2, shortage)
-                return
-            self._journal.say(f"no standby is started: {shortage}")
-        for spawn in spawns:
-            if self.stop is not None:
-                return
-            if shortage and spawn.rank is None:
-                self._feed(SpawnFailed(time.monotonic_ns(), None, shortage))
-                continue
-            worker = self._table.spawn(spawn.rank)
-            if worker is None:
-                reason = f"all {self._segment.slots} slots are taken"
-                self._feed(SpawnFailed(time.monotonic_ns(), spawn.rank, reason))
-
-    def _shortage(self, standbys: int) -> str:
-        """Why standbys do not fit beside the ranks; '' if they do, or if one takes a dead rank's
-        memory."""
-        cluster = self._registrar.cluster
-        members = [w for w in cluster.workers.values() if cluster.member(w) is not None]
-        if len(members) < cluster.target:
-            return ""
-        each = max((memory.private_bytes(worker.pid) for worker in members), default=0)
-        return memory.standby_shortage(standbys, each, self._options.available_bytes())
+        stop, failures = self._recruiter.hire(self._registrar.cluster, spawns)
+        self.stop = self.stop or stop
+        for failure in failures:
+            if self.stop is None:
+                self._feed(failure)
 
     def _hear_forge(self) -> None:
         answers = self._forge.answers()

@@ -12,6 +12,8 @@ from typing import Any
 
 from hpcore.agent.events import EventLog
 from hpcore.agent.logs import LogRelay
+from hpcore.agent.mail import roster_line
+from hpcore.membership.roster import Roster
 
 
 class Journal:
@@ -40,6 +42,25 @@ class Journal:
         except (ValueError, TypeError, KeyError):
             event = {"ns": time.monotonic_ns(), "event": "timeline", "text": text}
         self._noted.append(event)
+
+    def note_roster(self, roster: Roster, published_ns: int, revoked_ns: int | None) -> None:
+        """A new generation: revoke, decide, roster; and a line for the terminal, unless it is the
+        first."""
+        if revoked_ns is not None:
+            self.note("revoke", ns=revoked_ns, generation=roster.generation - 1)
+        self.note(
+            "decide",
+            ns=roster.decided_ns,
+            generation=roster.generation,
+            reason=roster.reason,
+            detected_ns=roster.detected_ns,
+            decided_ns=roster.decided_ns,
+        )
+        value = roster.to_dict()
+        del value["decided_ns"], value["job"]
+        self.note("roster", ns=published_ns, published_ns=published_ns, **value)
+        if roster.generation > 1:
+            self.say(roster_line(roster, published_ns))
 
     def say(self, line: str) -> None:
         """A line for the terminal."""

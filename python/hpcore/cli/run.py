@@ -6,12 +6,18 @@ import os
 import signal
 import sys
 import types
+from typing import TYPE_CHECKING
 
 import click
 
 from hpcore.errors import HpcoreError, InvalidArgument
 
+if TYPE_CHECKING:
+    from hpcore.agent.agent import Agent
+
 USAGE_ERROR = 2
+SWITCH_S = 0.0005
+"""The thread that relays output must not keep the interpreter from one that has seen a death."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -60,6 +66,7 @@ def run(
     except InvalidArgument as error:
         _fail(str(error), USAGE_ERROR)
     _stop_on_signals(agent)
+    sys.setswitchinterval(SWITCH_S)
     try:
         code = agent.run()
     except (HpcoreError, OSError) as error:
@@ -82,13 +89,10 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _stop_on_signals(agent: object) -> None:
-    from hpcore.agent.agent import Agent
-
-    assert isinstance(agent, Agent)
-
+def _stop_on_signals(agent: Agent) -> None:
     def stop(number: int, _frame: types.FrameType | None) -> None:
         agent.stop(128 + number, f"ended by {signal.Signals(number).name}")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, stop)

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcore.membership.facts import fold, name_of, worker_of
+from hpcore.membership.facts import fold, worker_of
+from hpcore.membership.reasons import (
+    failing,
+    failing_starts,
+    hopeless,
+    late,
+    missing,
+    on_the_way,
+    state_lost,
+)
 from hpcore.membership.roster import Member, Roster
 from hpcore.membership.state import (
     Closed,
@@ -50,9 +59,9 @@ def decide(cluster: Cluster, event: Event, policy: Policy, now_ns: int) -> Decis
     reasons = _reasons(cluster, policy, now_ns)
     if not reasons:
         return _upkeep(replace(cluster, vacant_ns=None), policy, kill)
-    hopeless = _hopeless(cluster, policy)
-    if hopeless is not None:
-        return _stop(cluster, hopeless)
+    stop = hopeless(cluster, policy)
+    if stop is not None:
+        return _stop(cluster, stop)
     size = _size(cluster, policy)
     if size is None:
         return _wait(cluster, event, policy, now_ns, kill)
@@ -101,7 +110,7 @@ def _start(cluster: Cluster, policy: Policy, now_ns: int) -> Decision:
     if not ranks and not cluster.pending and len(cluster.finished) >= cluster.nproc:
         return _stop(cluster, FINISHED)
     if cluster.start_failures >= policy.failure_limit:
-        return _stop(cluster, Stop(cluster.lost_code or 1, _failing_starts(cluster, policy)))
+        return _stop(cluster, Stop(cluster.lost_code or 1, failing_starts(cluster, policy)))
     asking = [rank for rank in range(cluster.nproc) if _asks(ranks.get(rank))]
     if len(asking) == cluster.nproc:
         return _first(cluster, [ranks[rank] for rank in range(cluster.nproc)], policy, now_ns)
@@ -109,8 +118,8 @@ def _start(cluster: Cluster, policy: Policy, now_ns: int) -> Decision:
     if cluster.ready_ns is not None and asking:
         deadline = cluster.ready_ns + policy.deadline_ns
         if now_ns >= deadline:
-            late = [rank for rank in range(cluster.nproc) if rank not in asking]
-            return _stop(cluster, Stop(1, _late(late, asking, policy)))
+            behind = [rank for rank in range(cluster.nproc) if rank not in asking]
+            return _stop(cluster, Stop(1, late(behind, asking, policy)))
     pending = {spawn.rank for spawn in cluster.pending}
     missing = [r for r in range(cluster.nproc) if r not in ranks and r not in pending]
     spawn = () if cluster.finished else tuple(Spawn(rank) for rank in missing)
@@ -120,15 +129,6 @@ def _start(cluster: Cluster, policy: Policy, now_ns: int) -> Decision:
 
 def _asks(worker: WorkerFacts | None) -> bool:
     return worker is not None and worker.stage is Stage.TRAINING
-
-
-def _late(late: list[int], asking: list[int], policy: Policy) -> str:
-    names = ", ".join(f"rank {rank}" for rank in late)
-    return (
-        f"{names} did not reach the first step within {policy.deadline_ns / 1e9:.1f} s after "
-        f"rank {asking[0]} had: see its log (rank{late[0]}); "
-        "a start that takes longer needs a higher --recovery-deadline"
-    )
 
 
 def _first(cluster: Cluster, ranks: list[WorkerFacts], policy: Policy, now_ns: int) -> Decision:
@@ -196,54 +196,18 @@ def _wait(
     cluster = replace(cluster, vacant_ns=since)
     deadline = since + policy.deadline_ns
     if cluster.start_failures >= policy.failure_limit:
-        return _stop(cluster, _failing(cluster, policy))
+        return _stop(cluster, failing(cluster, policy))
     if isinstance(event, Closed) and event.steps > 0 and not survivors(cluster):
-        return _stop(cluster, _state_lost(cluster, event.steps))
+        return _stop(cluster, state_lost(cluster, event.steps))
     if now_ns >= deadline:
         reason = (
-            f"{_missing(cluster)} and no replacement was ready within "
-            f"{policy.deadline_ns / 1e9:.1f} s: {_on_the_way(cluster)}; keep a standby "
+            f"{missing(cluster)} and no replacement was ready within "
+            f"{policy.deadline_ns / 1e9:.1f} s: {on_the_way(cluster)}; keep a standby "
             "(--standbys), allow fewer ranks (--min) or a higher --recovery-deadline"
         )
         return _stop(cluster, Stop(cluster.lost_code or 1, reason))
     decision = _upkeep(cluster, policy, kill)
     return replace(decision, close=not cluster.closed, wait_until_ns=deadline)
-
-
-def _hopeless(cluster: Cluster, policy: Policy) -> Stop | None:
-    if max(cluster.step_failures.values(), default=0) < policy.failure_limit:
-        return None
-    return _failing(cluster, policy)
-
-
-def _failing(cluster: Cluster, policy: Policy) -> Stop:
-    reason = f"{_missing(cluster)}; {_failing_starts(cluster, policy)}"
-    return Stop(cluster.lost_code or 1, reason, cluster.start_error)
-
-
-def _state_lost(cluster: Cluster, steps: int) -> Stop:
-    causes = "; ".join(dict.fromkeys(cause.reason for cause in cluster.causes))
-    reason = (
-        f"{causes}: no member is left that holds the state of step {steps} whole; "
-        "go on from your last checkpoint"
-    )
-    return Stop(cluster.lost_code or 1, reason)
-
-
-def _missing(cluster: Cluster) -> str:
-    names = ", ".join(f"rank {member.rank}" for member in vacancies(cluster)) or "a rank"
-    return f"{names} was lost"
-
-
-def _on_the_way(cluster: Cluster) -> str:
-    spare = [f"{name_of(cluster, w)} is {w.stage.name}" for w in spares(cluster)]
-    return ", ".join(spare) or "there is no standby"
-
-
-def _failing_starts(cluster: Cluster, policy: Policy) -> str:
-    lines = cluster.start_error.strip().splitlines()
-    last = f" (the last one: {lines[-1]})" if lines else ""
-    return f"workers died before their first step {policy.failure_limit} times in a row{last}"
 
 
 def _next(
@@ -258,7 +222,7 @@ def _next(
     members = members_of(assign(cluster, size, event.steps, event.versions))
     receivers, sources = healing(cluster, members, event.steps, event.versions)
     if not sources:
-        return _stop(cluster, _state_lost(cluster, event.steps))
+        return _stop(cluster, state_lost(cluster, event.steps))
     roster = Roster(
         generation=old.generation + 1,
         job=cluster.job,
