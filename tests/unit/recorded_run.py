@@ -55,7 +55,8 @@ class Recorder:
         self.generation += 1
         members = [{"rank": r, "slot": s, "pid": PIDS[s]} for r, s in enumerate(self.slots)]
         times = {"detected_ns": round(detected * 1e6), "published_ns": round(self.ms * 1e6)}
-        times["decided_ns"] = round((self.ms - 1) * 1e6)
+        decided = round((self.ms - 1) * 1e6)
+        self.put("decide", generation=self.generation, reason=reason, decided_ns=decided)
         self.put(
             "roster",
             generation=self.generation,

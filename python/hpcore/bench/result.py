@@ -134,7 +134,7 @@ class Report:
             table.add_column(name)
         for name in ("n", "p50", "p99"):
             table.add_column(name, justify="right")
-        table.add_column("held against (ratio above 1: hpcore is better)")
+        table.add_column("held against (ratio above 1: hpcore is better)", overflow="fold")
         for result in self.results:
             against = ", ".join(
                 f"{a.name} {quantity(a.p50, result.unit)} ({a.ratio:.3g}x)" for a in result.against

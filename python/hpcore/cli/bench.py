@@ -45,7 +45,8 @@ def _finish(run: Callable[[], Report], json_file: Path | None) -> None:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         sys.exit(130)
-    report.print(Console())
+    console = Console()
+    report.print(console if console.is_terminal else Console(width=120))
     if json_file is not None:
         report.write(json_file)
 

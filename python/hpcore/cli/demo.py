@@ -40,6 +40,8 @@ def demo(quick: bool, out: Path | None, json_file: Path | None, plain: bool) -> 
 
     folder = out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     console = Console(force_terminal=False) if plain else Console()
+    if not console.is_terminal:
+        console = Console(width=120, force_terminal=False)
     try:
         outcome = run_demo(quick_plan() if quick else full_plan(), folder, console)
     except (HpcoreError, OSError) as error:

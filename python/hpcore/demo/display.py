@@ -125,10 +125,11 @@ class Display:
 
 def print_outcome(console: Console, outcome: dict[str, Any]) -> None:
     """The end: recoveries, checks, the verdict."""
-    table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("fault", "rank", "step"):
-        table.add_column(name, justify="left" if name == "fault" else "right")
+        table.add_column(name, justify="left" if name == "fault" else "right", no_wrap=True)
     names = ("detect", "replace", "decide", "notify", "reform", "heal", "first_step")
+    names = tuple(n for n in names if any(n in r["phases_ms"] for r in outcome["recoveries"]))
     for name in (*names, "all"):
         table.add_column(name.replace("_", " "), justify="right")
     for r in outcome["recoveries"]:
@@ -142,7 +143,7 @@ def print_outcome(console: Console, outcome: dict[str, Any]) -> None:
     console.print("\n[bold]Checks[/]")
     for check in outcome["checks"]:
         mark = "[green]ok  [/]" if check["holds"] else "[bold red]FAIL[/]"
-        console.print(f"{mark} {check['name']}: {check['found']}", highlight=False)
+        console.print(f"{mark} {check['name']}: {check['found']}", highlight=False, soft_wrap=True)
     console.print(
         "\n[bold green]The disturbed run is the undisturbed run, to the bit.[/]"
         if outcome["ok"]

@@ -131,8 +131,9 @@ def _marks(record: RunRecord, generation: int, detected: int) -> list[tuple[str,
         for e in record.of_kind("attach")
         if e["slot"] in roster["receivers"] and detected < e["ns"] <= roster["published_ns"]
     ]
-    if started:
-        marks.append(("replace", roster["decided_ns"]))
+    decided = [e["decided_ns"] for e in record.of_kind("decide") if e["generation"] == generation]
+    if started and decided:
+        marks.append(("replace", decided[0]))
     marks.append(("decide", roster["published_ns"]))
     reforms = [e for e in record.of_kind("reform") if e["generation"] == generation]
     if reforms:

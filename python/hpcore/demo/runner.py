@@ -87,6 +87,13 @@ def _run(
     resizes = dict(plan.resizes) if hurt else {}
 
     def on_event(event: Event) -> None:
+        try:
+            take(event)
+        except BaseException:
+            agent.stop(1, "the demo failed")
+            raise
+
+    def take(event: Event) -> None:
         record.add(event)
         display.event(name, event, record)
         if event["event"] == "commit" and event["rank"] == 0:
