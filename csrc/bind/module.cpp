@@ -6,8 +6,8 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "hpcore's native rooms below torch/";
   hpcore::bind::register_base(module);
-  hpcore::bind::register_roster(module);
   hpcore::bind::register_store(module);
+  hpcore::bind::register_roster(module);
   hpcore::bind::register_collective(module);
   hpcore::bind::register_state(module);
   hpcore::bind::register_dataset(module);

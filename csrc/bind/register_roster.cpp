@@ -4,6 +4,7 @@
 #include "bind/register.hpp"
 #include "bind/waiting.hpp"
 #include "roster/agent_watch.hpp"
+#include "store/shared_store.hpp"
 
 namespace py = pybind11;
 
@@ -100,7 +101,10 @@ void register_segment(py::module_& module) {
       .def_static(
           "create",
           [](int slots, size_t staging_bytes, size_t store_bytes) {
-            return check(NodeSegment::create({slots, staging_bytes, store_bytes}));
+            auto segment = check(NodeSegment::create({slots, staging_bytes, store_bytes}));
+            const auto area = segment->store_area();
+            check(SharedStore::format(area.data(), area.size()));
+            return segment;
           },
           py::arg("slots"), py::arg("staging_bytes") = 4 << 20, py::arg("store_bytes") = 64 << 20,
           "Makes a segment (a memfd): the agent's part. slots: 1 to 64. Raises InvalidArgument.")
@@ -109,6 +113,11 @@ void register_segment(py::module_& module) {
           "Maps the segment behind an inherited descriptor, which is duplicated.")
       .def_property_readonly("fd", &NodeSegment::fd)
       .def_property_readonly("slots", &NodeSegment::slots)
+      .def_property_readonly("store",
+                             [](const std::shared_ptr<NodeSegment>& self) {
+                               const auto area = self->store_area();
+                               return check(SharedStore::attach(area.data(), area.size(), self));
+                             })
       .def(
           "close", [](NodeSegment&) {},
           "For symmetry: the memory goes with the last object that uses it.")

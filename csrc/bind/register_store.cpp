@@ -170,8 +170,12 @@ void register_store(py::module_& module) {
   py::class_<Store, Handle> type(
       module, "SharedStore", "A key/value store shared by the processes of a node. Thread-safe.");
   type.def_static(
-      "create", [](size_t size_bytes) { return check(Store::create(size_bytes)); },
-      py::arg("size_bytes") = size_t{64} << 20, "A store in a memfd of its own.");
+      "create",
+      [](size_t size_bytes, const std::string& name) {
+        return check(Store::create(size_bytes, name));
+      },
+      py::arg("size_bytes") = size_t{64} << 20, py::arg("name") = "hpcore-store",
+      "A store in a memfd of its own, which /proc shows under that name.");
   type.def_static(
       "open", [](int fd) { return check(Store::open(fd)); }, py::arg("fd"),
       "The store in an inherited descriptor, which is duplicated.");

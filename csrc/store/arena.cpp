@@ -38,12 +38,11 @@ Status Table::format(void* memory, size_t size_bytes) {
     return {Code::kInvalid,
             "a store needs at least 65536 bytes, got " + std::to_string(size_bytes)};
   }
-  auto* header = new (memory) Header();  // memory of a fresh memfd is zero; buckets rely on that
+  auto* header = new (memory) Header();  // the memory is zero: empty buckets, untouched pages
   header->size_bytes = size_bytes;
   header->bucket_count = std::bit_floor(std::clamp<uint64_t>(size_bytes / 1024, 64, 65536));
   header->buckets = align_up(sizeof(Header), 64);
   header->arena_begin = align_up(header->buckets + 8 * header->bucket_count, 64);
-  std::memset(static_cast<char*>(memory) + header->buckets, 0, 8 * header->bucket_count);
   header->arena_end.store(header->arena_begin, std::memory_order_relaxed);
   HPCORE_RETURN_IF_ERROR(init_mutex(&header->mutex));
   header->magic.store(kMagic, std::memory_order_release);

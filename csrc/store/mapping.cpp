@@ -72,8 +72,9 @@ Result<std::shared_ptr<SharedStore>> SharedStore::map(int fd, bool fresh) {
   return store;
 }
 
-Result<std::shared_ptr<SharedStore>> SharedStore::create(size_t size_bytes) {
-  const int fd = memfd_create("hpcore-store", MFD_CLOEXEC);
+Result<std::shared_ptr<SharedStore>> SharedStore::create(size_t size_bytes,
+                                                         const std::string& name) {
+  const int fd = memfd_create(name.c_str(), MFD_CLOEXEC);
   if (fd < 0) return Status::system("memfd_create", errno);
   if (ftruncate(fd, static_cast<off_t>(size_bytes)) != 0) {
     Status status =

@@ -40,7 +40,8 @@ class SharedStore {
                                                      std::shared_ptr<void> keep_alive = nullptr);
   // In a memfd of its own; others open it by an inherited descriptor or through
   // /proc/<pid>/fd/<fd>.
-  static Result<std::shared_ptr<SharedStore>> create(size_t size_bytes);
+  static Result<std::shared_ptr<SharedStore>> create(size_t size_bytes,
+                                                     const std::string& name = "hpcore-store");
   static Result<std::shared_ptr<SharedStore>> open(int fd);
   static Result<std::shared_ptr<SharedStore>> open(const std::string& path);
   ~SharedStore();

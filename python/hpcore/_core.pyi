@@ -44,6 +44,105 @@ __all__: list[str] = [
     "use_huge_pages",
 ]
 
+class SharedStore:
+    """
+    A key/value store shared by the processes of a node. Thread-safe.
+    """
+    @staticmethod
+    def create(
+        size_bytes: typing.SupportsInt | typing.SupportsIndex = 67108864, name: str = "hpcore-store"
+    ) -> SharedStore:
+        """
+        A store in a memfd of its own, which /proc shows under that name.
+        """
+    @staticmethod
+    def open(fd: typing.SupportsInt | typing.SupportsIndex) -> SharedStore:
+        """
+        The store in an inherited descriptor, which is duplicated.
+        """
+    @staticmethod
+    def open_path(path: str) -> SharedStore:
+        """
+        The store in another process's descriptor: /proc/<pid>/fd/<fd>.
+        """
+    def _crash_after(self, steps: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Tests only: kills this process at the n-th step of a change.
+        """
+    def add(self, key: str, delta: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Adds to a counter kept as decimal text; returns the sum.
+        """
+    def append(self, key: str, value: str) -> None: ...
+    def check(self, keys: collections.abc.Sequence[str]) -> bool:
+        """
+        True if all keys are there. Does not wait.
+        """
+    def close(self) -> None:
+        """
+        Wakes this process's waiters: they raise Aborted.
+        """
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """
+        Sets desired if the value is expected (or the key is missing and expected is empty); returns the value after.
+        """
+    def delete(self, key: str) -> bool:
+        """
+        True if the key was there.
+        """
+    def free_bytes(self) -> int: ...
+    def get(
+        self, key: str, timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0
+    ) -> bytes:
+        """
+        The value of key; blocks until it is there.
+        """
+    def keys(self) -> list[str]: ...
+    def multi_get(
+        self,
+        keys: collections.abc.Sequence[str],
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
+    ) -> list[bytes]:
+        """
+        The values of keys; blocks until all are there.
+        """
+    def multi_set(
+        self, keys: collections.abc.Sequence[str], values: collections.abc.Sequence[str]
+    ) -> None: ...
+    def num_keys(self) -> int: ...
+    def queue_len(self, key: str) -> int: ...
+    def queue_pop(
+        self,
+        key: str,
+        block: bool = True,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
+    ) -> bytes:
+        """
+        The oldest item of the queue; blocks until there is one, or raises NotFound with block=False.
+        """
+    def queue_push(self, key: str, value: str) -> None: ...
+    def set(self, key: str, value: str) -> None: ...
+    def wait(
+        self,
+        keys: collections.abc.Sequence[str],
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
+    ) -> None:
+        """
+        Blocks until all keys are there.
+        """
+    @property
+    def fd(self) -> int:
+        """
+        Its own memfd; -1 in the memory of a segment.
+        """
+    @property
+    def native_handle(self) -> typing_extensions.CapsuleType:
+        """
+        For _c10d.
+        """
+    @property
+    def size_bytes(self) -> int: ...
+
 class SlotInfo:
     """
     What one slot says at one moment. Ages in seconds; negative: never.
@@ -157,6 +256,8 @@ class NodeSegment:
     def revoked_generation(self) -> int: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def store(self) -> SharedStore: ...
 
 class Event:
     """
@@ -295,103 +396,6 @@ class Worker:
     def version(self) -> int: ...
     @version.setter
     def version(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-
-class SharedStore:
-    """
-    A key/value store shared by the processes of a node. Thread-safe.
-    """
-    @staticmethod
-    def create(size_bytes: typing.SupportsInt | typing.SupportsIndex = 67108864) -> SharedStore:
-        """
-        A store in a memfd of its own.
-        """
-    @staticmethod
-    def open(fd: typing.SupportsInt | typing.SupportsIndex) -> SharedStore:
-        """
-        The store in an inherited descriptor, which is duplicated.
-        """
-    @staticmethod
-    def open_path(path: str) -> SharedStore:
-        """
-        The store in another process's descriptor: /proc/<pid>/fd/<fd>.
-        """
-    def _crash_after(self, steps: typing.SupportsInt | typing.SupportsIndex) -> None:
-        """
-        Tests only: kills this process at the n-th step of a change.
-        """
-    def add(self, key: str, delta: typing.SupportsInt | typing.SupportsIndex) -> int:
-        """
-        Adds to a counter kept as decimal text; returns the sum.
-        """
-    def append(self, key: str, value: str) -> None: ...
-    def check(self, keys: collections.abc.Sequence[str]) -> bool:
-        """
-        True if all keys are there. Does not wait.
-        """
-    def close(self) -> None:
-        """
-        Wakes this process's waiters: they raise Aborted.
-        """
-    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
-        """
-        Sets desired if the value is expected (or the key is missing and expected is empty); returns the value after.
-        """
-    def delete(self, key: str) -> bool:
-        """
-        True if the key was there.
-        """
-    def free_bytes(self) -> int: ...
-    def get(
-        self, key: str, timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0
-    ) -> bytes:
-        """
-        The value of key; blocks until it is there.
-        """
-    def keys(self) -> list[str]: ...
-    def multi_get(
-        self,
-        keys: collections.abc.Sequence[str],
-        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
-    ) -> list[bytes]:
-        """
-        The values of keys; blocks until all are there.
-        """
-    def multi_set(
-        self, keys: collections.abc.Sequence[str], values: collections.abc.Sequence[str]
-    ) -> None: ...
-    def num_keys(self) -> int: ...
-    def queue_len(self, key: str) -> int: ...
-    def queue_pop(
-        self,
-        key: str,
-        block: bool = True,
-        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
-    ) -> bytes:
-        """
-        The oldest item of the queue; blocks until there is one, or raises NotFound with block=False.
-        """
-    def queue_push(self, key: str, value: str) -> None: ...
-    def set(self, key: str, value: str) -> None: ...
-    def wait(
-        self,
-        keys: collections.abc.Sequence[str],
-        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 300.0,
-    ) -> None:
-        """
-        Blocks until all keys are there.
-        """
-    @property
-    def fd(self) -> int:
-        """
-        Its own memfd; -1 in the memory of a segment.
-        """
-    @property
-    def native_handle(self) -> typing_extensions.CapsuleType:
-        """
-        For _c10d.
-        """
-    @property
-    def size_bytes(self) -> int: ...
 
 class SharedGroup:
     """

@@ -1,0 +1,156 @@
+// Life of a backend and of its operations. The operations: reductions.cpp, movements.cpp,
+// messages.cpp.
+#include "torch/backend.hpp"
+
+#include <pybind11/pybind11.h>
+
+#include "torch/error.hpp"
+
+namespace hpcore::torch_binding {
+namespace {
+
+// A callback that one of our threads runs may need the GIL: never join while holding it.
+template <typename Function>
+void without_gil(Function function) {
+  if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
+    const pybind11::gil_scoped_release release;
+    function();
+  } else {
+    function();
+  }
+}
+
+}  // namespace
+
+HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeout)
+    : Backend(facts.rank, facts.size),
+      options_(c10::make_intrusive<Options>("hpcore", timeout)),
+      group_(std::make_shared<Group>(std::move(facts))) {
+  options_->group_name = group_->facts().name;
+  for (const int64_t rank : group_->facts().global_ranks) {
+    options_->global_ranks_in_group.push_back(static_cast<uint64_t>(rank));
+  }
+}
+
+HpcoreBackend::~HpcoreBackend() { abort(); }
+
+void HpcoreBackend::abort() {
+  without_gil([this] {
+    group_->abort();
+    executor_.finish();
+  });
+}
+
+void HpcoreBackend::shutdown() {
+  without_gil([this] {
+    executor_.finish();
+    group_->abort();
+  });
+}
+
+c10d::ErrorType HpcoreBackend::getError() {
+  return group_->revoked() ? c10d::ErrorType::REMOTE_ERROR : c10d::ErrorType::SUCCESS;
+}
+
+std::chrono::milliseconds HpcoreBackend::chosen(std::chrono::milliseconds timeout) const {
+  return timeout == c10d::kUnsetTimeout || timeout == kNoTimeout ? options_->timeout : timeout;
+}
+
+c10::intrusive_ptr<HpcoreWork> HpcoreBackend::begin(const Call& call) {
+  auto work = c10::make_intrusive<HpcoreWork>(HpcoreWork::Facts{
+      getRank(), call.type, call.title, sequence_.fetch_add(1), call.inputs, call.outputs});
+  const std::lock_guard lock(coalescing_mutex_);
+  if (coalescing_) coalesced_.push_back(work);
+  return work;
+}
+
+WorkPtr HpcoreBackend::submit(const Call& call, Body body) {
+  auto work = begin(call);
+  const auto timeout = chosen(call.timeout);
+  auto job = [work, body = std::move(body), timeout, group = group_, title = call.title] {
+    Status status;
+    try {
+      const collective::Limits limits{Clock::now() + timeout};
+      auto communicator = group->communicator(limits.deadline);
+      status = communicator.ok() ? body(*communicator.value(), limits) : communicator.status();
+    } catch (const c10::Error& error) {
+      status = {Code::kInvalid, std::string(title) + ": " + error.what_without_backtrace()};
+    } catch (...) {
+      // What the store raised keeps its class.
+      work->complete(std::current_exception());
+      return;
+    }
+    work->complete(status);
+  };
+  auto* raw = work.get();
+  work->set_driver(
+      [raw, help = executor_.helper()] { help([raw] { return raw->isCompleted(); }); });
+  if (!executor_.submit(std::move(job), !call.async)) {
+    work->complete({Code::kAborted, std::string(call.title) + ": group '" + group_->facts().name +
+                                        "' was aborted or shut down by this process"});
+  }
+  return work;
+}
+
+c10::intrusive_ptr<c10d::Backend> HpcoreBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
+                                                       const std::vector<int>& ranks,
+                                                       const c10::intrusive_ptr<Options>& options) {
+  const auto place = std::find(ranks.begin(), ranks.end(), getRank());
+  if (place == ranks.end()) return nullptr;
+  Group::Facts facts = group_->facts();
+  facts.store = store;
+  facts.rank = static_cast<int>(place - ranks.begin());
+  facts.size = static_cast<int>(ranks.size());
+  if (options) facts.name = options->group_name;
+  facts.global_ranks.clear();
+  const auto& global = group_->facts().global_ranks;
+  for (const int rank : ranks) {
+    facts.global_ranks.push_back(global.empty() ? rank : global.at(static_cast<size_t>(rank)));
+  }
+  return c10::make_intrusive<HpcoreBackend>(std::move(facts),
+                                            options ? options->timeout : options_->timeout);
+}
+
+void HpcoreBackend::startCoalescing() {
+  const std::lock_guard lock(coalescing_mutex_);
+  coalescing_ = true;
+  coalesced_.clear();
+}
+
+// The operations run as they come; this is one handle for all of them.
+WorkPtr HpcoreBackend::endCoalescing() {
+  std::vector<c10::intrusive_ptr<HpcoreWork>> parts;
+  {
+    const std::lock_guard lock(coalescing_mutex_);
+    coalescing_ = false;
+    parts.swap(coalesced_);
+  }
+  auto whole = c10::make_intrusive<HpcoreWork>(HpcoreWork::Facts{
+      getRank(), c10d::OpType::COALESCED, "hpcore:coalesced", sequence_.load(), {}, {}});
+  if (parts.empty()) {
+    whole->complete(Status());
+    return whole;
+  }
+  struct Left {
+    std::atomic<size_t> parts;
+    std::mutex mutex;
+    std::exception_ptr error;
+  };
+  auto left = std::make_shared<Left>();
+  left->parts = parts.size();
+  whole->set_driver([parts] {
+    for (const auto& part : parts) part->drive();
+  });
+  for (const auto& part : parts) {
+    part->getFuture()->addCallback([whole, left](c10::ivalue::Future& future) {
+      if (future.hasError()) {
+        const std::lock_guard lock(left->mutex);
+        if (!left->error) left->error = future.exception_ptr();
+      }
+      if (left->parts.fetch_sub(1) == 1) whole->complete(left->error);
+    });
+  }
+  return whole;
+}
+
+}  // namespace hpcore::torch_binding

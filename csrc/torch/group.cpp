@@ -1,0 +1,120 @@
+#include "torch/group.hpp"
+
+#include "torch/error.hpp"
+
+namespace hpcore::torch_binding {
+namespace {
+
+using collective::Channel;
+using collective::Communicator;
+using collective::SharedGroup;
+
+// Sparse: pages that a group does not use cost nothing.
+constexpr size_t kAreaBytes = 4 << 20;
+constexpr const char* kWhere = "memory";  // the key in the group's store
+
+}  // namespace
+
+Status RevocationInterrupt::check() const {
+  if (!revocation_->revoked(generation_)) return {};
+  return {Code::kRevoked,
+          "generation " + std::to_string(generation_) +
+              " is over: a rank was lost, joined or left (seen while waiting for the store)"};
+}
+
+Group::Group(Facts facts) : facts_(std::move(facts)) {
+  if (!facts_.rehearsal && facts_.rank == 0) check(create_memory());
+}
+
+Status Group::create_memory() {
+  auto memory = SharedGroup::create(facts_.size, kAreaBytes);
+  if (!memory.ok()) return memory.status();
+  memory_ = std::move(memory.value());
+  const std::string address = memory_->address();
+  facts_.store->set(kWhere, std::vector<uint8_t>(address.begin(), address.end()));
+  return {};
+}
+
+Status Group::find_memory(TimePoint deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+  std::vector<uint8_t> address;
+  try {
+    facts_.store->wait({kWhere}, std::max(left, std::chrono::milliseconds(1)));
+    address = facts_.store->get(kWhere);
+  } catch (const std::exception& error) {  // whatever kind of store it is
+    HPCORE_RETURN_IF_ERROR(standing());
+    return {Code::kTimeout, "group '" + facts_.name +
+                                "': missing rank 0, which has not made the group's memory " +
+                                "(this is rank " + std::to_string(facts_.rank) + " of " +
+                                std::to_string(facts_.size) + "): " + error.what()};
+  }
+  auto memory = SharedGroup::open(std::string(address.begin(), address.end()));
+  if (memory.status().code() == Code::kNotFound) {
+    return {Code::kPeerDead, "rank 0 of group '" + facts_.name + "' cannot be reached: " +
+                                 memory.status().message() + " (hpcore groups are for one node)"};
+  }
+  if (!memory.ok()) return memory.status();
+  memory.value()->drop_descriptor();
+  const std::lock_guard lock(mutex_);
+  memory_ = std::move(memory.value());
+  return {};
+}
+
+Status Group::standing() const {
+  if (revoked()) {
+    return {Code::kRevoked, "generation " + std::to_string(facts_.generation) + " of group '" +
+                                facts_.name +
+                                "' is over: a rank was lost, joined or left. Make a new group"};
+  }
+  if (aborted_) {
+    return {Code::kAborted, "group '" + facts_.name + "' was aborted or shut down by this process"};
+  }
+  return {};
+}
+
+Status Group::make_channel() {
+  auto memory = memory_->channel_memory();
+  if (!memory.ok()) return memory.status();
+  auto channel =
+      Channel::create(std::move(memory.value()), facts_.rank, facts_.generation, facts_.revocation);
+  if (!channel.ok()) return channel.status();
+  auto communicator = Communicator::create(channel.value());
+  if (!communicator.ok()) return communicator.status();
+  communicator_ = std::move(communicator.value());
+  exchange_ = std::make_shared<Exchange>(std::move(channel.value()), facts_.name);
+  return {};
+}
+
+Status Group::connect(TimePoint deadline) {
+  const std::lock_guard connecting(connecting_);
+  HPCORE_RETURN_IF_ERROR(standing());
+  if (communicator_) return {};
+  if (!facts_.rehearsal && !memory_) HPCORE_RETURN_IF_ERROR(find_memory(deadline));
+  const std::lock_guard lock(mutex_);
+  HPCORE_RETURN_IF_ERROR(standing());
+  if (!facts_.rehearsal) return make_channel();
+  communicator_ = Communicator::rehearsal(facts_.size);
+  exchange_ = std::make_shared<Exchange>(nullptr, facts_.name);
+  return {};
+}
+
+Result<std::shared_ptr<Communicator>> Group::communicator(TimePoint deadline) {
+  HPCORE_RETURN_IF_ERROR(connect(deadline));
+  const std::lock_guard lock(mutex_);
+  return communicator_;
+}
+
+Result<std::shared_ptr<Exchange>> Group::exchange(TimePoint deadline) {
+  HPCORE_RETURN_IF_ERROR(connect(deadline));
+  const std::lock_guard lock(mutex_);
+  return exchange_;
+}
+
+void Group::abort() {
+  aborted_ = true;
+  const std::lock_guard lock(mutex_);
+  if (communicator_) communicator_->abort();
+  if (exchange_) exchange_->close();
+}
+
+}  // namespace hpcore::torch_binding

@@ -1,0 +1,291 @@
+"""Binds hpcore to torch.distributed: the `hpcore` backend, its store, and `hpcore://`.
+
+torch calls `register` at import through the entry point group `torch.backends`; nothing else is
+done then. In a worker of `hpcore run` also `env://` (the default) meets through shared memory, so
+that a torchrun script needs no TCPStore. Thread-safe as far as torch.distributed is: one
+init_process_group at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlparse
+
+from hpcore.errors import DeadlineExceeded, HpcoreError, InvalidArgument
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Backend
+
+    from hpcore import _core
+    from hpcore.membership.roster import Roster
+
+_DEFAULT_TIMEOUT = timedelta(minutes=30)
+_STORE_BYTES = 64 << 20
+
+Meeting = Iterator[tuple[Any, int, int]]  # what torch calls a rendezvous: store, rank, world size
+
+
+def register() -> None:
+    """Makes the backend `hpcore` and the init method `hpcore://` known to torch.
+
+    Cheap, and harmless when repeated.
+    """
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return
+    if "hpcore" not in dist.Backend.backend_list:
+        dist.Backend.register_backend("hpcore", _create_backend, extended_api=True, devices=["cpu"])
+    # torch.distributed.rendezvous, the attribute, is the function of that name.
+    handlers = importlib.import_module("torch.distributed.rendezvous")._rendezvous_handlers
+    handlers.setdefault("hpcore", _meet)
+    if "HPCORE_SEGMENT_FD" in os.environ and not isinstance(handlers.get("env"), _EnvMeeting):
+        handlers["env"] = _EnvMeeting(handlers["env"])
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the next groups of this process belong.
+
+    Outside `hpcore run` the worker is None and the generation 1.
+    """
+
+    store: _core.SharedStore
+    worker: _core.Worker | None
+    generation: int
+    rank: int
+    world_size: int
+    rehearsal: bool
+
+
+class _Places:
+    """What this process remembers from one init_process_group to the next.
+
+    The stores that it made or found, how many groups it had in each, and where it is now.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stores: dict[str, _core.SharedStore] = {}
+        self.counts: dict[str, int] = {}
+        self.current: _Place | None = None
+
+    def next_prefix(self, scope: str) -> str:
+        """Keys of each default group have a prefix of their own, the same in all ranks."""
+        with self.lock:
+            count = self.counts.get(scope, 0)
+            self.counts[scope] = count + 1
+        return f"c10d/{scope}/{count}/"
+
+
+_places = _Places()
+
+
+class _EnvMeeting:
+    """`env://` in a worker of `hpcore run`; elsewhere (a child process of a worker) torch's own."""
+
+    def __init__(self, torchs_own: Callable[..., Meeting]) -> None:
+        self._torchs_own = torchs_own
+
+    def __call__(self, url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **options: Any) -> Meeting:
+        from hpcore.membership.process import this_worker
+
+        worker = this_worker()
+        if worker is None:
+            yield from self._torchs_own(url, timeout=timeout, **options)
+        else:
+            yield from _meet_in_job(worker, timeout)
+
+
+def _meet(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **_options: Any) -> Meeting:
+    """`hpcore://[name][?rank=R&world_size=W]`."""
+    from hpcore.membership.process import this_worker
+
+    worker = this_worker()
+    if worker is not None:
+        yield from _meet_in_job(worker, timeout)
+        return
+    rank, world_size = _identity(url)
+    name = _meeting_name(url)
+    with _places.lock:
+        store = _places.stores.get(name)
+    if store is None:
+        store = _open_store(name, rank, world_size, timeout.total_seconds())
+        with _places.lock:
+            _places.stores[name] = store
+    yield from _hand_over(_Place(store, None, 1, rank, world_size, rehearsal=False), name, timeout)
+
+
+def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
+    from hpcore.membership.process import this_job
+
+    job = this_job()
+    assert job is not None
+    store = worker.segment.store
+    roster = _newest_roster(worker)
+    named = roster is not None and roster.rank_of(worker.slot) is not None
+    if job.standby and not named:  # it may only rehearse, under the identity it was given
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        place = _Place(store, worker, 0, rank, world_size, rehearsal=True)
+        yield from _hand_over(place, f"standby/{worker.slot}.{worker.incarnation}", timeout)
+        return
+    roster = _await_roster(worker, timeout.total_seconds())
+    rank_held = roster.rank_of(worker.slot)
+    assert rank_held is not None
+    if rank_held == 0:
+        _forget_older(store, roster.generation)
+    place = _Place(store, worker, roster.generation, rank_held, roster.world_size, rehearsal=False)
+    yield from _hand_over(place, f"g{roster.generation}", timeout)
+
+
+def _newest_roster(worker: _core.Worker) -> Roster | None:
+    from hpcore.membership.roster import Roster
+
+    newest = worker.roster()
+    return None if newest is None else Roster.from_bytes(newest[1])
+
+
+def _await_roster(worker: _core.Worker, timeout_s: float) -> Roster:
+    """The newest roster that names this worker and is not revoked.
+
+    Asks for the first one by state TRAINING.
+    """
+    from hpcore import _core
+    from hpcore.membership.roster import Roster
+
+    if worker.roster() is None and worker.state < _core.STATE_TRAINING:
+        worker.state = _core.STATE_TRAINING
+    deadline = time.monotonic() + timeout_s
+    after = 0
+    while True:
+        newest = worker.wait_roster(after, max(0.0, deadline - time.monotonic()))
+        if newest is None:
+            raise DeadlineExceeded(
+                f"init_process_group: no roster that names slot {worker.slot} after generation "
+                f"{after} within {timeout_s:.1f} s: not all ranks have called it. See their logs"
+            )
+        after = newest[0]
+        roster = Roster.from_bytes(newest[1])
+        if roster.rank_of(worker.slot) is not None and not worker.revoked(after):
+            return roster
+
+
+def _forget_older(store: _core.SharedStore, generation: int) -> None:
+    """Deletes the keys of generations that are over."""
+    keys: list[str] = store.keys()
+    for key in keys:
+        root, _, rest = key.partition("/")
+        scope = rest.partition("/")[0]
+        if root == "c10d" and scope[:1] == "g" and int(scope[1:]) < generation:
+            store.delete(key)
+
+
+def _hand_over(place: _Place, scope: str, timeout: timedelta) -> Meeting:
+    from hpcore import _c10d
+
+    _places.current = place
+    store = _c10d.make_store(
+        place.store.native_handle,
+        _places.next_prefix(scope),
+        timeout,
+        place.worker.native_handle if place.worker is not None and not place.rehearsal else None,
+        place.generation,
+    )
+    yield store, place.rank, place.world_size
+    raise HpcoreError("hpcore:// cannot meet again by itself: call init_process_group anew")
+
+
+def _identity(url: str) -> tuple[int, int]:
+    """Rank and world size: from the URL, else from the environment, else a world of one."""
+    query = {key: values[-1] for key, values in parse_qs(urlparse(url).query).items()}
+    rank = query.get("rank", os.environ.get("RANK", "0"))
+    world_size = query.get("world_size", os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= int(rank) < int(world_size):
+        raise InvalidArgument(
+            f"hpcore://: rank {rank} is not in a world of {world_size}: set RANK and WORLD_SIZE"
+        )
+    return int(rank), int(world_size)
+
+
+def _meeting_name(url: str) -> str:
+    """The name of the store's memfd: the same in all ranks of one start of one job only."""
+    parsed = urlparse(url)
+    facts = [parsed.netloc, parsed.path, str(os.getuid())]
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    facts += [os.environ.get(name, "") for name in names]
+    return "hpcore-store-" + hashlib.sha256("\0".join(facts).encode()).hexdigest()[:20]
+
+
+def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _core.SharedStore:
+    """Rank 0 makes the store in a memfd, the others find it through /proc. No socket, no file."""
+    from hpcore import _core
+
+    if rank == 0:
+        private = world_size == 1
+        store = _core.SharedStore.create(_STORE_BYTES, "hpcore-alone" if private else name)
+        store.set("creator", str(os.getpid()))
+        return store
+    deadline = time.monotonic() + timeout_s
+    pause_s = 0.002
+    while True:
+        found = _find_store(name)
+        if found is not None:
+            return found
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded(
+                f"hpcore://: rank {rank} found no store of rank 0 on this node within "
+                f"{timeout_s:.1f} s (memfd {name}). Is rank 0 running, under the same user and "
+                "with the same MASTER_PORT?"
+            )
+        time.sleep(pause_s)
+        pause_s = min(0.05, pause_s * 1.5)
+
+
+def _find_store(name: str) -> _core.SharedStore | None:
+    from hpcore import _core
+
+    wanted = f"/memfd:{name} (deleted)"
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        folder = f"/proc/{entry.name}/fd"
+        try:
+            for descriptor in os.listdir(folder):
+                path = f"{folder}/{descriptor}"
+                if os.readlink(path) != wanted:
+                    continue
+                store = _core.SharedStore.open_path(path)
+                # Only rank 0 itself counts: an older job's member may still hold an older store.
+                if store.check(["creator"]) and store.get("creator", 0.0) == entry.name.encode():
+                    return store
+        except (OSError, HpcoreError):
+            continue  # not ours to look at, gone meanwhile, or not formatted yet
+    return None
+
+
+def _create_backend(options: Any, _backend_options: Any) -> Backend:
+    """Called by torch for each group: the default one and each sub-group."""
+    from hpcore import _c10d
+
+    place = _places.current
+    worker = None if place is None else place.worker
+    backend: Backend = _c10d.make_backend(
+        options.store,
+        options.group_rank,
+        options.group_size,
+        options.timeout,
+        options.group_id,
+        list(options.global_ranks_in_group),
+        None if worker is None else worker.native_handle,
+        1 if place is None else place.generation,
+        place is not None and place.rehearsal,
+    )
+    return backend
