@@ -98,6 +98,15 @@ def test_outcome_fails_when_a_survivor_was_restarted() -> None:
     assert any("PIDs" in name for name in failed(outcome(lambda _: events)))
 
 
+def test_outcome_fails_when_a_rank_given_back_is_another_process() -> None:
+    events = disturbed_events(PLAN)
+    last = max((e for e in events if e["event"] == "roster"), key=lambda e: e["generation"])
+    last["members"][2]["pid"] = 77
+    assert failed(outcome(lambda _: events)) == [
+        "ranks were taken away and given back in place: the same processes"
+    ]
+
+
 def test_outcome_fails_when_a_run_did() -> None:
     record = RunRecord.of(calm_events(PLAN))
     result = outcome_of(PLAN, record, RunRecord.of(disturbed_events(PLAN)), (0, 1), 1.0)

@@ -128,8 +128,8 @@ def print_outcome(console: Console, outcome: dict[str, Any]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("fault", "rank", "step"):
         table.add_column(name, justify="left" if name == "fault" else "right", no_wrap=True)
-    names = ("detect", "replace", "decide", "notify", "reform", "heal", "first_step")
-    names = tuple(n for n in names if any(n in r["phases_ms"] for r in outcome["recoveries"]))
+    order = ("detect", "replace", "decide", "notify", "reform", "heal", "first_step")
+    names = tuple(n for n in order if any(n in r["phases_ms"] for r in outcome["recoveries"]))
     for name in (*names, "all"):
         table.add_column(name.replace("_", " "), justify="right")
     for r in outcome["recoveries"]:

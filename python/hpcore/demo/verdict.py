@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcore.demo.plan import Plan
 from hpcore.demo.recoveries import Recovery
-from hpcore.demo.run_record import RunRecord
+from hpcore.demo.run_record import RunRecord, incarnations
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,23 @@ def _resized(plan: Plan, disturbed: RunRecord) -> Check:
     sizes = [commit.world_size for commit in disturbed.ordered()]
     runs = [size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] != size]
     wanted = [plan.nproc, *(size for _, size in plan.resizes)]
+    before, after = _processes_around(disturbed)
     return Check(
-        "ranks were taken away and given back in place",
-        runs == wanted,
-        "world size " + " -> ".join(map(str, runs)),
+        "ranks were taken away and given back in place: the same processes",
+        runs == wanted and bool(before) and before == after,
+        f"world size {' -> '.join(map(str, runs))}; {len(before & after)} of {len(before)} "
+        "processes are those from before",
     )
+
+
+def _processes_around(record: RunRecord) -> tuple[set[int], set[int]]:
+    """PIDs of the last roster before the first resize, and of the last roster of all."""
+    resizes = record.of_kind("resize")
+    rosters = sorted(record.rosters.values(), key=lambda roster: roster["generation"])
+    old = [r for r in rosters if resizes and r["published_ns"] <= resizes[0]["ns"]]
+    if not old:
+        return set(), set()
+    return set(incarnations(old[-1]).values()), set(incarnations(rosters[-1]).values())
 
 
 def _global_batch(plan: Plan, calm: RunRecord, disturbed: RunRecord) -> Check:
