@@ -130,7 +130,7 @@ def _processes_around(record: RunRecord) -> tuple[set[int], set[int]]:
     """PIDs of the last roster before the first resize, and of the last roster of all."""
     resizes = record.of_kind("resize")
     rosters = sorted(record.rosters.values(), key=lambda roster: roster["generation"])
-    old = [r for r in rosters if resizes and r["published_ns"] <= resizes[0]["ns"]]
+    old = [r for r in rosters if resizes and r["published_ns"] < resizes[0]["ns"]]
     if not old:
         return set(), set()
     return set(incarnations(old[-1]).values()), set(incarnations(rosters[-1]).values())
