@@ -1,6 +1,7 @@
 """A node in a nutshell: workers as small state machines, an agent that only does what `decide`
 says, any order of events.
- One `random.Random(seed)` makes every choice, so a seed is a replay. Invariants are asserted
+
+One `random.Random(seed)` makes every choice, so a seed is a replay. Invariants are asserted
 where they would break.
 """
 

@@ -1,6 +1,7 @@
 """The agent: owns the node's segment, starts and watches its workers, and keeps the job's ranks
 filled.
- `run()` belongs to one thread and blocks until the job has ended; `resize()` and `stop()` may be
+
+`run()` belongs to one thread and blocks until the job has ended; `resize()` and `stop()` may be
 called from any thread and from signal handlers. The path from a death to the next roster goes
 native watch -> `Registrar.died` -> published; events are written and lines shown afterwards.
 """
@@ -23,8 +24,6 @@ from hpcore.membership.state import Cluster, Event, Resized, Stop, StopAsked
 GRACE_S = 1.0
 """How long the ranks of a script without a Job may take to leave by themselves after one of them
 failed."""
-URGENCY = (system.Urgency(-10, 500_000), system.Urgency(0, 500_000))
-"""A woken agent must not wait behind ranks that compute (they outnumber the cores)."""
 
 
 class Agent:
@@ -88,8 +87,18 @@ class Agent:
     def run(self) -> int:
         """Runs the job to its end and returns its exit code. Raises OSError if the job cannot be
         set up."""
+        from hpcore import _core
+
         system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
-        system.make_urgent(URGENCY)
+        # A woken agent must not wait behind ranks that compute: they outnumber the cores.
+        urgent = _core.prefer_quick_wakeups() == "realtime"
+        try:
+            return self._run()
+        finally:
+            if urgent:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+    def _run(self) -> int:
         parts = self._parts = assemble(self.options, self.log_dir, self.job)
         dispatcher = Dispatcher(parts, self._asked, self._control_read)
         try:

@@ -1,5 +1,6 @@
 """A worker, from the fork to the end of the user's script. Runs in the worker's main thread.
- The template has forked; here the process becomes itself: descriptors, environment, parent-death
+
+The template has forked; here the process becomes itself: descriptors, environment, parent-death
 signal, place in the node segment. Then the script runs as `__main__`, as `python script.py`
 would run it. Whatever leaves the script is mailed to the agent (which shows it once), else
 printed.

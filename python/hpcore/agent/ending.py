@@ -1,5 +1,6 @@
 """The end of a job: everybody is told, then made, to go; nothing is left.
- One thread. SIGTERM, SIGKILL half a second later, all within a second; with `grace_s`, workers may
+
+One thread. SIGTERM, SIGKILL half a second later, all within a second; with `grace_s`, workers may
 first leave by themselves (their collectives have just returned `RosterChanged`).
 """
 

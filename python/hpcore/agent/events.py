@@ -1,5 +1,6 @@
 """events.jsonl: what happened in a job, one JSON object a line.
- Thread-safe and safe between processes: each line is one O_APPEND write. Every object has "ns"
+
+Thread-safe and safe between processes: each line is one O_APPEND write. Every object has "ns"
 (CLOCK_MONOTONIC, when it was appended unless the caller gives it) and "event".
 """
 

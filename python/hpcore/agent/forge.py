@@ -1,5 +1,6 @@
 """The agent's side of the template process: starts it, asks it for workers, hears of them.
- One thread. Owns the process and the socket. A template that dies is started again with what is
+
+One thread. Owns the process and the socket. A template that dies is started again with what is
 still to be forked, a few times; then the requests fail with the reason.
 """
 

@@ -1,5 +1,6 @@
 """Which workers hang. Pure: judged against the job's own pace, with the clock and the looks given.
- A worker hangs if it is stopped, if its sentinel's heartbeat is overdue, if all other members wait
+
+A worker hangs if it is stopped, if its sentinel's heartbeat is overdue, if all other members wait
 for it in a reduction far longer than a step usually takes, or (a standby) if it takes far longer to
 get warm than the ranks took to start.
 """

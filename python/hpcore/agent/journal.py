@@ -1,5 +1,6 @@
 """What the agent says: events.jsonl, the caller's `on_event`, and short lines on the terminal.
- One thread. Nothing is written when an event is noted, only at `flush`: the path from a death to
+
+One thread. Nothing is written when an event is noted, only at `flush`: the path from a death to
 the next roster touches no disk.
 """
 

@@ -1,6 +1,7 @@
 """Workers' output: from a pipe a worker into one log file a worker, and as prefixed lines to the
 terminal.
- Two threads: one reads pipes and writes files, so a worker waits for the disk at most; one
+
+Two threads: one reads pipes and writes files, so a worker waits for the disk at most; one
 writes to the terminal from a bounded queue, so a slow terminal costs lines there (counted and
 said), never a worker's time. `add`, `relabel`, `finish`, `show` are thread-safe. A dead worker's
 pipe is read to its end before it is closed.

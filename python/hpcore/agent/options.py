@@ -20,7 +20,8 @@ SPARE_SLOTS = 4
 @dataclass(frozen=True)
 class AgentOptions:
     """All of `hpcore run`'s options and what a Python caller adds.
-     `command` is the script (or, with `module`, a module's name) and its arguments. `min` None:
+
+    `command` is the script (or, with `module`, a module's name) and its arguments. `min` None:
     `nproc`, never shrink. `max_restarts` None: as many as it takes. `preload` None: HPCORE_PRELOAD,
     else what a torch script imports. `on_event` is called in the agent's thread with each event of
     events.jsonl that the agent itself writes; it must not block.

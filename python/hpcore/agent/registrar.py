@@ -1,6 +1,7 @@
 """Carries out what `decide` says about generations: the short path from an event to a published
 roster.
- One thread. Nothing here writes to a disk, prints, or takes a lock that others hold for long.
+
+One thread. Nothing here writes to a disk, prints, or takes a lock that others hold for long.
 Everything else that a decision asks for (kill, spawn, stop) is collected in an `Outcome` for the
 agent.
 """

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import os
 import signal
-from dataclasses import dataclass
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_PTRACER = 0x59616D61
-_SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-_SCHED_FLAG_RESET_ON_FORK = 1
 
 
 def _libc() -> ctypes.CDLL:
@@ -42,46 +38,3 @@ def line_buffer_c_stdout() -> None:
 def flush_c_streams() -> None:
     """What C code of this process printed."""
     _libc().fflush(None)
-
-
-@dataclass(frozen=True)
-class Urgency:
-    """How a thread was scheduled: nice value and slice in ns (0: the kernel's)."""
-
-    nice: int
-    slice_ns: int
-
-
-class _SchedAttr(ctypes.Structure):
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime", ctypes.c_uint64),
-        ("deadline", ctypes.c_uint64),
-        ("period", ctypes.c_uint64),
-    )
-
-
-def make_urgent(wishes: tuple[Urgency, ...]) -> Urgency | None:
-    """Schedules this thread by the first of `wishes` that is permitted; what it forks does not
-        inherit it.
-     A short slice is no privilege and gets a woken thread onto a busy core sooner (EEVDF, Linux
-     6.12
-    and newer).
-    """
-    number = _SYS_SCHED_SETATTR.get(os.uname().machine)
-    if number is None:
-        return None
-    for wish in wishes:
-        attributes = _SchedAttr(
-            size=ctypes.sizeof(_SchedAttr),
-            flags=_SCHED_FLAG_RESET_ON_FORK,
-            nice=wish.nice,
-            runtime=wish.slice_ns,
-        )
-        if _libc().syscall(number, 0, ctypes.byref(attributes), 0) == 0:
-            return wish
-    return None

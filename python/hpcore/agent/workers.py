@@ -1,5 +1,6 @@
 """The processes of a job: slots, pidfds, pipes, signals, reaping.
- One thread (the agent's). Owns the pidfds. A slot is used again only after its process was reaped
+
+One thread (the agent's). Owns the pidfds. A slot is used again only after its process was reaped
 and no roster names it.
 """
 

@@ -1,5 +1,6 @@
 """Where rosters are committed: the contract of a coordinator, and the local one inside the agent.
- A coordinator lets exactly one roster have each generation: whoever comes second is refused and
+
+A coordinator lets exactly one roster have each generation: whoever comes second is refused and
 must look again.
 """
 

@@ -1,6 +1,7 @@
 """Who is a member: `decide(cluster, event, policy, now_ns) -> Decision`. Pure: no clock, no I/O,
 no randomness.
- One event is folded into the facts (`facts.fold`); then the facts as a whole say what is to be
+
+One event is folded into the facts (`facts.fold`); then the facts as a whole say what is to be
 done, so that any order of events ends in the same place. A roster is made only upon `Closed`,
 which brings the committed step and who holds its state: whoever wants a new generation asks for
 `close` first.

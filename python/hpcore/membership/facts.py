@@ -1,5 +1,6 @@
 """Folds one event into the facts. Pure; what is to be done about them is `decide`'s.
- The one rule behind all of it: a dead worker is *lost* (recovery's business) if a Job was in
+
+The one rule behind all of it: a dead worker is *lost* (recovery's business) if a Job was in
 charge of it, and otherwise *failed* (the job ends with its exit code, as under torchrun).
 """
 

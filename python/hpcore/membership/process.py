@@ -1,5 +1,6 @@
 """This process's place in a job started by `hpcore run`.
- Thread-safe. The environment is read at the first call only; the worker attached then lives as
+
+Thread-safe. The environment is read at the first call only; the worker attached then lives as
 long as the process.
 """
 

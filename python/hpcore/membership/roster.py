@@ -1,5 +1,6 @@
 """The roster: which worker holds which rank in one generation.
- Immutable and thread-safe. The agent makes one a generation and publishes its bytes (JSON) on
+
+Immutable and thread-safe. The agent makes one a generation and publishes its bytes (JSON) on
 the notice board; workers read them there.
 """
 
@@ -27,7 +28,8 @@ class Member:
 @dataclass(frozen=True)
 class Roster:
     """An immutable, numbered list of members, ordered by rank.
-     `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the
+
+    `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the
     slots that hold it whole, `detected_ns` and `decided_ns` are CLOCK_MONOTONIC nanoseconds.
     """
 

@@ -86,7 +86,8 @@ def healing(
     cluster: Cluster, members: tuple[Member, ...], steps: int, versions: Mapping[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(receivers, sources) among `members`, as slots in the order of ranks.
-     A newcomer receives whatever its version says: one that was let go and is taken back at once
+
+    A newcomer receives whatever its version says: one that was let go and is taken back at once
     still has its old one. Before the first committed step the state is what the script built; if
     nobody has been named its holder (or the holder is lost), the first who is left is. Sources are
     empty if the state of `steps` > 0 is lost.
