@@ -6,6 +6,7 @@
 #include "bind/register.hpp"
 #include "bind/waiting.hpp"
 #include "collective/communicator.hpp"
+#include "collective/kernels.hpp"
 #include "collective/shared_group.hpp"
 #include "collective/world_channel.hpp"
 
@@ -250,6 +251,27 @@ void register_communicator(py::module_& module) {
   register_scatters(type);
 }
 
+void register_kernels(py::module_& module) {
+  module.def(
+      "reduce_in_rank_order",
+      [](uintptr_t target, const std::vector<uintptr_t>& sources, size_t elements,
+         const std::string& dtype, const std::string& op, double factor, bool portable) {
+        const DType element = dtype_of(dtype);
+        const Reduction reduction = reduction_of(op, factor);
+        const auto kernel = portable ? collective::find_portable_kernel(element, reduction.op)
+                                     : collective::find_kernel(element, reduction.op);
+        if (kernel == nullptr) check(collective::no_such_reduction(element, reduction.op));
+        std::vector<const void*> from;
+        for (const uintptr_t source : sources) from.push_back(reinterpret_cast<void*>(source));
+        kernel(reinterpret_cast<void*>(target), from.data(), static_cast<int>(from.size()),
+               elements, {factor, static_cast<int>(from.size())});
+      },
+      py::arg("target"), py::arg("sources"), py::arg("elements"), py::arg("dtype"), py::arg("op"),
+      py::arg("factor") = 1.0, py::arg("portable") = false,
+      "What all_reduce does to the arrays at these addresses, one for each rank: "
+      "((x0 op x1) op x2) ... target may be one of the sources.");
+}
+
 void register_group(py::module_& module) {
   py::class_<SharedGroup, std::shared_ptr<SharedGroup>>(
       module, "SharedGroup", "The memory of a communicator of its own: a memfd.")
@@ -270,6 +292,7 @@ void register_group(py::module_& module) {
 }  // namespace
 
 void register_collective(pybind11::module_& module) {
+  register_kernels(module);
   register_group(module);
   register_communicator(module);
 }

@@ -89,8 +89,8 @@ Channel::Channel(ChannelMemory memory, int index, uint64_t generation,
   // bench/test_bench_collective.py: a sleep costs about 60 us on a virtual machine, so spin about
   // as long; where ranks outnumber cores the one that is waited for may need this very core.
   const bool roomy = usable_cores() >= size();
-  spins_ = roomy ? 2000 : 20;
-  yields_ = roomy ? 4 : 16;
+  spins_ = roomy ? 40 : 2;
+  yields_ = roomy ? 60 : 30;
   revocation_->attach(member(index_).doorbell);
 }
 

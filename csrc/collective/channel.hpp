@@ -99,8 +99,8 @@ class Channel {
   uint64_t generation_;
   std::shared_ptr<Revocation> revocation_;
   std::atomic<bool> aborted_{false};
-  int spins_;   // looks with a pause in between
-  int yields_;  // looks after which the core is given to somebody else
+  int spins_;   // looks with a pause in between, after which the core is offered to others
+  int yields_;  // how many such turns before sleeping
 };
 
 // Holds a Channel's occupancy for a scope, if enter() was ok.
@@ -126,12 +126,11 @@ void yield_core();
 template <typename Reached>
 WaitEnd Channel::wait(Reached reached, const Limits& limits, Status* interrupted) const {
   constexpr auto kSlice = std::chrono::milliseconds(50);
-  for (int i = 0; i < spins_; ++i) {
-    if (reached()) return WaitEnd::kReady;
-    pause_core();
-  }
-  for (int i = 0; i < yields_; ++i) {
-    if (reached()) return WaitEnd::kReady;
+  for (int turn = 0; turn < yields_; ++turn) {
+    for (int i = 0; i < spins_; ++i) {
+      if (reached()) return WaitEnd::kReady;
+      pause_core();
+    }
     if (revoked() || aborted()) break;
     yield_core();
   }

@@ -21,6 +21,8 @@ using ReduceKernel = void (*)(void* target, const void* const* sources, int sour
 
 // nullptr: this reduction has no meaning for this type.
 [[nodiscard]] ReduceKernel find_kernel(DType dtype, ReduceOp op);
+// Without what this CPU can do beyond the architecture's baseline: the same bits, more slowly.
+[[nodiscard]] ReduceKernel find_portable_kernel(DType dtype, ReduceOp op);
 [[nodiscard]] inline Status no_such_reduction(DType dtype, ReduceOp op) {
   return {Code::kUnsupported,
           std::string(name_of(op)) + " has no meaning for " + name_of(dtype) + " elements"};

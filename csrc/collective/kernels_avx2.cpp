@@ -1,13 +1,16 @@
-// The reductions for x86 CPUs with AVX2: the same loops, wider. No FMA: it would change bits.
+// The reductions for x86 CPUs with AVX2 and F16C: the same loops, wider. No FMA: it would change
+// bits.
 #include <cstdint>
 
 #include "collective/kernels.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define HPCORE_F16C
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
 #else
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,f16c")
 #endif
 
 namespace hpcore::collective::avx2 {

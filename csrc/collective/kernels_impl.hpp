@@ -15,12 +15,22 @@ struct Plain {
   static Stored store(Acc x) { return static_cast<Stored>(x); }
 };
 
+struct BFloat16 {
+  using Stored = uint16_t;
+  using Acc = float;
+  static Acc load(Stored x) { return Brain::decode(x); }
+  static Stored store(Acc x) { return Brain::encode(x); }
+};
+
 template <typename T, typename Format>
 struct Narrow {
   using Stored = T;
-  using Acc = float;
-  static Acc load(Stored x) { return Format::decode(x); }
-  static Stored store(Acc x) { return Format::encode(x); }
+  static __attribute__((noinline)) void decode(float* __restrict to, const T* from, size_t n) {
+    for (size_t i = 0; i < n; ++i) to[i] = Format::decode(from[i]);
+  }
+  static __attribute__((noinline)) void encode(T* to, const float* __restrict from, size_t n) {
+    for (size_t i = 0; i < n; ++i) to[i] = Format::encode(from[i]);
+  }
 };
 
 struct Bool {
@@ -42,6 +52,38 @@ struct Complex {
   static Acc load(Stored x) { return x; }
   static Stored store(Acc x) { return x; }
 };
+
+#ifdef HPCORE_F16C
+// float16 with the CPU's conversions: the same values; NaNs made the same too.
+struct Float16 {
+  using Stored = uint16_t;
+  static __attribute__((noinline)) void decode(float* __restrict to, const uint16_t* from,
+                                               size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(codes));
+    }
+    for (; i < n; ++i) to[i] = Half::decode(from[i]);
+  }
+  static __attribute__((noinline)) void encode(uint16_t* to, const float* __restrict from,
+                                               size_t n) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 plain_nan = _mm256_set1_ps(__builtin_nanf(""));
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+      const __m256 x = _mm256_loadu_ps(from + i);
+      const __m256 nan = _mm256_or_ps(_mm256_and_ps(x, sign), plain_nan);
+      const __m256 y = _mm256_blendv_ps(x, nan, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                       _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    for (; i < n; ++i) to[i] = Half::encode(from[i]);
+  }
+};
+#else
+using Float16 = Narrow<uint16_t, Half>;
+#endif
 
 // Operations: first(x) takes a contribution in, join adds the next, last finishes.
 template <typename A>
@@ -137,28 +179,41 @@ struct PremulSum : Sum<A> {
   A first(A x) const { return x * factor; }
 };
 
-template <typename E, typename O>
-void reduce_two(typename E::Stored* target, const typename E::Stored* a,
-                const typename E::Stored* b, size_t elements, const O op) {
+// One pass over N sources; target may be one of them: element i depends on elements i only.
+template <typename E, int N, typename O>
+void reduce_fused(typename E::Stored* target, const void* const* sources, size_t elements,
+                  const O op) {
+  using S = typename E::Stored;
+  const S* a = static_cast<const S*>(sources[0]);
+  const S* b = static_cast<const S*>(sources[1]);
+  const S* c = static_cast<const S*>(sources[N > 2 ? 2 : 0]);
+  const S* d = static_cast<const S*>(sources[N > 3 ? 3 : 0]);
 #pragma GCC ivdep
   for (size_t i = 0; i < elements; ++i) {
-    target[i] = E::store(op.last(op.join(op.first(E::load(a[i])), op.first(E::load(b[i])))));
+    auto acc = op.join(op.first(E::load(a[i])), op.first(E::load(b[i])));
+    if constexpr (N > 2) acc = op.join(acc, op.first(E::load(c[i])));
+    if constexpr (N > 3) acc = op.join(acc, op.first(E::load(d[i])));
+    target[i] = E::store(op.last(acc));
   }
 }
 
+// The passes of the other kernels. Not inlined: GCC 12 vectorises them only on their own (5 -> 14
+// GB/s of float32 with six sources).
+#define HPCORE_PASS __attribute__((noinline)) void
+
 template <typename E, typename O>
-void reduce_block(typename E::Stored* target, const void* const* sources, int count, size_t from,
-                  size_t elements, const O op) {
-  using S = typename E::Stored;
-  typename E::Acc acc[kBlock];
-  const S* source = static_cast<const S*>(sources[0]) + from;
+HPCORE_PASS take_first(typename E::Acc* __restrict acc, const typename E::Stored* source,
+                       size_t elements, const O op) {
   for (size_t i = 0; i < elements; ++i) acc[i] = op.first(E::load(source[i]));
-  for (int k = 1; k < count; ++k) {
-    source = static_cast<const S*>(sources[k]) + from;
-    for (size_t i = 0; i < elements; ++i) {
-      acc[i] = op.join(acc[i], op.first(E::load(source[i])));
-    }
-  }
+}
+template <typename E, typename O>
+HPCORE_PASS join_next(typename E::Acc* __restrict acc, const typename E::Stored* source,
+                      size_t elements, const O op) {
+  for (size_t i = 0; i < elements; ++i) acc[i] = op.join(acc[i], op.first(E::load(source[i])));
+}
+template <typename E, typename O>
+HPCORE_PASS put_last(typename E::Stored* target, const typename E::Acc* __restrict acc,
+                     size_t elements, const O op) {
   for (size_t i = 0; i < elements; ++i) target[i] = E::store(op.last(acc[i]));
 }
 
@@ -168,14 +223,38 @@ void kernel(void* target, const void* const* sources, int count, size_t elements
   using S = typename E::Stored;
   S* out = static_cast<S*>(target);
   const O<typename E::Acc> op(arguments);
-  if (count == 2) {
-    reduce_two<E>(out, static_cast<const S*>(sources[0]), static_cast<const S*>(sources[1]),
-                  elements, op);
-    return;
-  }
+  if (count == 2) return reduce_fused<E, 2>(out, sources, elements, op);
+  if (count == 3) return reduce_fused<E, 3>(out, sources, elements, op);
+  if (count == 4) return reduce_fused<E, 4>(out, sources, elements, op);
+  typename E::Acc acc[kBlock];
   for (size_t from = 0; from < elements; from += kBlock) {
     const size_t n = elements - from < kBlock ? elements - from : kBlock;
-    reduce_block<E>(out + from, sources, count, from, n, op);
+    take_first<E>(acc, static_cast<const S*>(sources[0]) + from, n, op);
+    for (int k = 1; k < count; ++k) {
+      join_next<E>(acc, static_cast<const S*>(sources[k]) + from, n, op);
+    }
+    put_last<E>(out + from, acc, n, op);
+  }
+}
+
+// For narrow floats whose conversion is not a shift: block by block through float32.
+template <typename E, template <typename> typename O>
+void narrow_kernel(void* target, const void* const* sources, int count, size_t elements,
+                   const KernelArguments& arguments) {
+  using S = typename E::Stored;
+  using F = Plain<float>;
+  const O<float> op(arguments);
+  float acc[kBlock], next[kBlock];
+  for (size_t from = 0; from < elements; from += kBlock) {
+    const size_t n = elements - from < kBlock ? elements - from : kBlock;
+    E::decode(next, static_cast<const S*>(sources[0]) + from, n);
+    take_first<F>(acc, next, n, op);
+    for (int k = 1; k < count; ++k) {
+      E::decode(next, static_cast<const S*>(sources[k]) + from, n);
+      join_next<F>(acc, next, n, op);
+    }
+    put_last<F>(next, acc, n, op);
+    E::encode(static_cast<S*>(target) + from, next, n);
   }
 }
 
@@ -194,6 +273,26 @@ ReduceKernel float_kernel(ReduceOp op) {
       return &kernel<E, Max>;
     case ReduceOp::kPremulSum:
       return &kernel<E, PremulSum>;
+    default:
+      return nullptr;
+  }
+}
+
+template <typename E>
+ReduceKernel narrow_float_kernel(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::kSum:
+      return &narrow_kernel<E, Sum>;
+    case ReduceOp::kAvg:
+      return &narrow_kernel<E, Avg>;
+    case ReduceOp::kProduct:
+      return &narrow_kernel<E, Product>;
+    case ReduceOp::kMin:
+      return &narrow_kernel<E, Min>;
+    case ReduceOp::kMax:
+      return &narrow_kernel<E, Max>;
+    case ReduceOp::kPremulSum:
+      return &narrow_kernel<E, PremulSum>;
     default:
       return nullptr;
   }
@@ -262,13 +361,13 @@ ReduceKernel find(DType dtype, ReduceOp op) {
     case DType::kFloat32:
       return float_kernel<Plain<float>>(op);
     case DType::kFloat16:
-      return float_kernel<Narrow<uint16_t, Half>>(op);
+      return narrow_float_kernel<Float16>(op);
     case DType::kBFloat16:
-      return float_kernel<Narrow<uint16_t, Brain>>(op);
+      return float_kernel<BFloat16>(op);
     case DType::kFloat8E4M3FN:
-      return float_kernel<Narrow<uint8_t, Float8E4M3FN>>(op);
+      return narrow_float_kernel<Narrow<uint8_t, Float8E4M3FN>>(op);
     case DType::kFloat8E5M2:
-      return float_kernel<Narrow<uint8_t, Float8E5M2>>(op);
+      return narrow_float_kernel<Narrow<uint8_t, Float8E5M2>>(op);
     case DType::kComplex64:
       return complex_kernel<Complex<float>>(op);
     case DType::kComplex128:

@@ -17,9 +17,11 @@ namespace {
 }
 }  // namespace portable
 
+ReduceKernel find_portable_kernel(DType dtype, ReduceOp op) { return portable::find(dtype, op); }
+
 ReduceKernel find_kernel(DType dtype, ReduceOp op) {
 #if defined(__x86_64__) && defined(__GNUC__)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
   if (has_avx2) return avx2::find(dtype, op);
 #endif
   return portable::find(dtype, op);

@@ -8,8 +8,9 @@
 namespace hpcore::collective {
 namespace {
 
-// Up to here one step is cheaper than two; see bench/test_bench_collective.py.
-constexpr size_t kSmallBytes = size_t{32} << 10;
+// Up to this many bytes in all ranks together one step is cheaper than two; see
+// bench/test_bench_collective.py.
+constexpr size_t kOneStepBytes = size_t{256} << 10;
 // The part of a segment that is reduced into staging and copied on while it is in the first-level
 // cache.
 constexpr size_t kCacheBytes = size_t{16} << 10;
@@ -145,12 +146,16 @@ Status Communicator::run_reduction(Buffers buffers, DType dtype, Reduction reduc
                   to_all || root == rank_,
                   size_ > 1 && (to_all || root != rank_),
                   0};
-  if (range.bytes() <= std::min(kSmallBytes, op.buffer_bytes())) {
+  if (range.bytes() <= std::min(kOneStepBytes / static_cast<size_t>(size_), op.buffer_bytes())) {
     task.chunk_bytes = op.buffer_bytes();
     return op.end(1, task.in_one_step());
   }
-  task.chunk_bytes = op.buffer_bytes();
-  const uint64_t steps = (range.bytes() + task.chunk_bytes - 1) / task.chunk_bytes;
+  // Chunks of about the same length, in whole pages, as staging buffers are.
+  constexpr size_t kPage = 4096;
+  const auto quotient = [](size_t n, size_t unit) { return (n + unit - 1) / unit; };
+  const size_t fewest = quotient(range.bytes(), op.buffer_bytes());
+  task.chunk_bytes = quotient(quotient(range.bytes(), fewest), kPage) * kPage;
+  const uint64_t steps = quotient(range.bytes(), task.chunk_bytes);
   return op.end(steps, task.in_segments(steps));
 }
 

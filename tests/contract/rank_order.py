@@ -99,7 +99,8 @@ def random_array(dtype: str, size: int, *seed: int) -> Array:
     odd = rng.random(size) < 0.05
     values[odd] = rng.choice([0.0, -0.0, 1e-7, -1e-6, 1e-40, np.inf, -np.inf, np.nan], odd.sum())
     if dtype in COMPLEX:
-        return (values + 1j * rng.permutation(values)).astype(dtype)
+        both = np.stack([values, rng.permutation(values)], axis=-1)
+        return both.astype(np.dtype(dtype).type(0).real.dtype).view(dtype)[:, 0]
     if dtype in NARROW:
         return NARROW[dtype].encode(values.astype(np.float32))
     return values.astype(dtype)
