@@ -41,6 +41,7 @@ __all__: list[str] = [
     "digest_code",
     "monotonic_ns",
     "prefer_quick_wakeups",
+    "reduce_in_rank_order",
     "use_huge_pages",
 ]
 
@@ -792,6 +793,19 @@ def monotonic_ns() -> int:
 def prefer_quick_wakeups(realtime: bool = True) -> str:
     """
     Asks the kernel to run the calling thread soon after it is woken, on busy cores too. For threads that do little. What it forks is scheduled as usual. Returns what was granted: 'realtime' (SCHED_RR; needs a privilege), 'short slice' or 'usual'.
+    """
+
+def reduce_in_rank_order(
+    target: typing.SupportsInt | typing.SupportsIndex,
+    sources: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    elements: typing.SupportsInt | typing.SupportsIndex,
+    dtype: str,
+    op: str,
+    factor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    portable: bool = False,
+) -> None:
+    """
+    What all_reduce does to the arrays at these addresses, one for each rank: ((x0 op x1) op x2) ... target may be one of the sources.
     """
 
 def use_huge_pages(
