@@ -103,7 +103,9 @@ void register_segment(py::module_& module) {
           [](int slots, size_t staging_bytes, size_t store_bytes) {
             auto segment = check(NodeSegment::create({slots, staging_bytes, store_bytes}));
             const auto area = segment->store_area();
-            check(SharedStore::format(area.data(), area.size()));
+            if (area.size() >= SharedStore::kSmallestBytes) {  // a smaller area: no store
+              check(SharedStore::format(area.data(), area.size()));
+            }
             return segment;
           },
           py::arg("slots"), py::arg("staging_bytes") = 4 << 20, py::arg("store_bytes") = 64 << 20,

@@ -33,11 +33,6 @@ Status init_mutex(pthread_mutex_t* mutex) {
 }  // namespace
 
 Status Table::format(void* memory, size_t size_bytes) {
-  constexpr size_t kSmallest = 64 << 10;
-  if (size_bytes < kSmallest) {
-    return {Code::kInvalid,
-            "a store needs at least 65536 bytes, got " + std::to_string(size_bytes)};
-  }
   auto* header = new (memory) Header();  // the memory is zero: empty buckets, untouched pages
   header->size_bytes = size_bytes;
   header->bucket_count = std::bit_floor(std::clamp<uint64_t>(size_bytes / 1024, 64, 65536));

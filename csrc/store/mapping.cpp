@@ -19,6 +19,10 @@ struct Unmap {
 }  // namespace
 
 Status SharedStore::format(void* memory, size_t size_bytes) {
+  if (size_bytes < kSmallestBytes) {
+    return {Code::kInvalid, "a store needs at least " + std::to_string(kSmallestBytes) +
+                                " bytes, got " + std::to_string(size_bytes)};
+  }
   return store::Table::format(memory, size_bytes);
 }
 

@@ -34,6 +34,8 @@ struct StoreWait {
 
 class SharedStore {
  public:
+  static constexpr size_t kSmallestBytes = 64 << 10;
+
   // In memory that somebody else owns, such as the segment's store area. The area must be zero.
   static Status format(void* memory, size_t size_bytes);
   static Result<std::shared_ptr<SharedStore>> attach(void* memory, size_t size_bytes,
