@@ -1,10 +1,9 @@
-// Python's view of collective/: buffers are lists of (address, elements), so that no copy is made.
-// Blocking calls release the GIL and take it for a moment every 50 ms to look for signals.
+// Python's view of collective/.
 #include <pybind11/stl.h>
 
+#include "bind/collective_arguments.hpp"
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
-#include "bind/waiting.hpp"
 #include "collective/communicator.hpp"
 #include "collective/kernels.hpp"
 #include "collective/shared_group.hpp"
@@ -14,62 +13,11 @@ namespace hpcore::bind {
 namespace {
 
 namespace py = pybind11;
-using collective::Buffer;
 using collective::Communicator;
 using collective::DType;
 using collective::Limits;
 using collective::Reduction;
 using collective::SharedGroup;
-using Address = std::pair<uintptr_t, size_t>;  // (address, elements)
-using Addresses = std::vector<Address>;
-
-Buffer buffer_of(const Address& address) {
-  return {reinterpret_cast<void*>(address.first), address.second};
-}
-
-std::vector<Buffer> buffers_of(const Addresses& addresses) {
-  std::vector<Buffer> buffers;
-  buffers.reserve(addresses.size());
-  for (const Address& address : addresses) buffers.push_back(buffer_of(address));
-  return buffers;
-}
-
-DType dtype_of(const std::string& name) {
-  const auto dtype = collective::dtype_named(name);
-  if (!dtype) {
-    check(Status(Code::kInvalid, "\"" + name +
-                                     "\" is no dtype of the collectives (torch's names "
-                                     "without \"torch.\", such as float32)"));
-  }
-  return *dtype;
-}
-
-Reduction reduction_of(const std::string& name, double factor) {
-  const auto op = collective::reduce_op_named(name);
-  if (!op) {
-    check(Status(Code::kInvalid, "\"" + name +
-                                     "\" is no reduction: sum, avg, product, min, max, "
-                                     "band, bor, bxor, premul_sum"));
-  }
-  return {*op, factor};
-}
-
-// Runs operation(limits) without the GIL; Ctrl-C reaches the main thread meanwhile.
-template <typename Operation>
-auto blocking(double timeout_s, Operation operation) {
-  const std::function<Status()> poll = [] {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return Status();
-    return Status(Code::kAborted, "interrupted by a signal");
-  };
-  const Limits limits{deadline_in(timeout_s), &poll};
-  auto result = [&] {
-    const py::gil_scoped_release release;
-    return operation(limits);
-  }();
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-  return result;
-}
 
 void register_reductions(py::class_<Communicator, std::shared_ptr<Communicator>>& type) {
   type.def(
