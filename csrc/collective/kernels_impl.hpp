@@ -6,6 +6,13 @@
 
 constexpr size_t kBlock = 1024;  // elements accumulated at a time: stays in the first-level cache
 
+// The iterations of the next loop do not depend on each other.
+#if defined(__clang__)
+#define HPCORE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define HPCORE_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 // One pass over N sources; target may be one of them: element i depends on elements i only.
 template <typename E, int N, typename O>
 void reduce_fused(typename E::Stored* target, const void* const* sources, size_t elements,
@@ -15,7 +22,7 @@ void reduce_fused(typename E::Stored* target, const void* const* sources, size_t
   const S* b = static_cast<const S*>(sources[1]);
   const S* c = static_cast<const S*>(sources[N > 2 ? 2 : 0]);
   const S* d = static_cast<const S*>(sources[N > 3 ? 3 : 0]);
-#pragma GCC ivdep
+  HPCORE_INDEPENDENT
   for (size_t i = 0; i < elements; ++i) {
     auto acc = op.join(op.first(E::load(a[i])), op.first(E::load(b[i])));
     if constexpr (N > 2) acc = op.join(acc, op.first(E::load(c[i])));
