@@ -94,6 +94,7 @@ def run(script: Script) -> int:
     worker = this_worker()
     assert worker is not None
     try:
+        _bind_torch()
         _run_as_main(script)
         code = 0
     except SystemExit as error:
@@ -105,6 +106,17 @@ def run(script: Script) -> int:
         code = 1
     worker.finish(code)
     return code
+
+
+def _bind_torch() -> None:
+    """The template imported torch before it was a worker: only now `env://` belongs to the job.
+
+    A script that imports torch itself gets this through the entry point `torch.backends`.
+    """
+    if "torch.distributed" in sys.modules:
+        from hpcore.distributed import register
+
+        register()
 
 
 def leave(code: int) -> None:
