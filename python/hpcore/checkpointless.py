@@ -51,6 +51,7 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> None:
         if slot == roster.sources[0]:
             message["manifest"] = offer.manifest()
     texts = loop.world.communicator.all_gather_bytes(encode(message), loop.recovery.deadline_s)
+    gathered_ns = time.monotonic_ns()
     messages = [decode(text) for text in texts]
     _check_layouts(loop, messages)
     loop.drill.fire("heal", loop.drill_rank, steps)
@@ -66,6 +67,7 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> None:
         rank=rank,
         role=role,
         begin_ns=begin_ns,
+        gathered_ns=gathered_ns,
         end_ns=time.monotonic_ns(),
         **fields,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpcore.errors import Unsupported
+from hpcore.errors import InvalidArgument, Unsupported
 from hpcore.layout import same_layout
 
 STEP_TIMEOUT_S = 86_400.0
@@ -35,9 +35,16 @@ class Gradients:
             self.names.append(name)
             self.parameters.append(parameter)
 
-    def covers(self, parameter: Tensor) -> bool:
-        """Whether this parameter's gradient is summed over ranks."""
-        return id(parameter) in self._known
+    def check_covers(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises InvalidArgument for a parameter whose gradient is not summed over ranks."""
+        for number, group in enumerate(optimizer.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                if parameter.requires_grad and id(parameter) not in self._known:
+                    raise InvalidArgument(
+                        f"parameter {index} of group {number} of {type(optimizer).__name__} "
+                        "belongs to no replicated module: its gradient would differ between "
+                        "ranks; call job.replicate(module) first"
+                    )
 
     def clear(self) -> None:
         """Drops all gradients."""
@@ -56,12 +63,21 @@ class Gradients:
         all ranks came. Raises RosterChanged, Unsupported (sparse gradients).
         """
         lists: dict[torch.dtype, list[tuple[int, int]]] = {}
-        for index, holding in enumerate(holders):
-            if holding > 0:
+        for index, parameter in enumerate(self.parameters):
+            if holders[index] <= 0:
+                continue
+            gradient = parameter.grad
+            if not (
+                gradient is not None
+                and gradient.layout is torch.strided
+                and gradient.is_contiguous()
+                and parameter.is_contiguous()
+            ):
                 gradient = self._dense_gradient(index)
-                if gradient.dtype not in lists:
-                    lists[gradient.dtype] = []
-                lists[gradient.dtype].append((gradient.data_ptr(), gradient.numel()))
+            buffers = lists.get(gradient.dtype)
+            if buffers is None:
+                buffers = lists[gradient.dtype] = []
+            buffers.append((gradient.data_ptr(), gradient.numel()))
         for dtype, buffers in lists.items():
             communicator.all_reduce(buffers, str(dtype)[6:], "sum", STEP_TIMEOUT_S)
 
@@ -83,8 +99,19 @@ class Gradients:
             gradient = parameter.grad = fitting.copy_(gradient)
         return gradient
 
+    def watch(self, action: Callable[[], None], places: int) -> list[Any]:
+        """Calls `action` about `places` times in each backward; returns handles with remove().
+
+        Parameters' own hooks, not modules': they leave a compiled forward as it is.
+        """
+        apart = max(1, len(self.parameters) // places)
+        return [
+            p.register_post_accumulate_grad_hook(lambda _: action())  # type: ignore[no-untyped-call]
+            for p in self.parameters[apart // 2 :: apart]
+            if p.requires_grad
+        ]
+
     def hook(self, action: Callable[[], None]) -> Any:
-        """Calls `action` in the middle of each backward until the handle's remove(); for fault
-        drills."""
+        """Calls `action` in the middle of each backward, until the handle's remove()."""
         middle = [p for p in self.parameters if p.requires_grad]
         return middle[len(middle) // 2].register_post_accumulate_grad_hook(lambda _: action())  # type: ignore[no-untyped-call]

@@ -122,8 +122,7 @@ class Job:
                 samples are positions.
             total: number of steps from the beginning of the job.
 
-        Blocks at the start until all ranks are there. Raises JobStopped, MismatchError,
-        DeadlineExceeded.
+        Blocks at the start until all ranks are there. Raises JobStopped, MismatchError.
         """
         self._require_before_loop("steps")
         if total < 0:

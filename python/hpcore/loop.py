@@ -6,27 +6,32 @@ only.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from hpcore import _core
 from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
+from hpcore.checkpointless import regions_of
 from hpcore.drill import Drill, Rule, parse
 from hpcore.errors import InvalidArgument, JobStopped, RosterChanged
 from hpcore.gradients import Gradients
 from hpcore.membership.process import JobFacts
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
-from hpcore.rollback import Pristine, Shadow
+from hpcore.rehearsal import Rehearsal
+from hpcore.rollback import Shadow
 from hpcore.step import Step
-from hpcore.tracked import TrackedState
+from hpcore.tracked import TrackedState, capture
 from hpcore.world import Flag, Phase, SoloWorld, State, Version, World
 
-_FOREVER = 1 << 40  # a generation that never comes
+_LOOKS_IN_BACKWARD = 16
+"""How often a backward looks whether the generation is over: a lost rank is to be noticed within a
+part of a micro-batch, at less than 20 us a micro-batch."""
 
 
 class Loop:
@@ -48,8 +53,9 @@ class Loop:
         self.buffers = ReplicatedBuffers(self.state, (), self.shadow)
         self._facts = facts
         self._events: EventLog | None = None
-        self._pristine: Pristine | None = None
+        self._rehearsal = Rehearsal(self)
         self._source: Any = None
+        self._on_huge_pages = False
         self._checked: set[int] = set()
         rank, world_size, faults = 0, 1, ""
         if facts is not None:
@@ -76,20 +82,14 @@ class Loop:
     def check_optimizers(self, optimizers: list[Any]) -> None:
         """Raises InvalidArgument unless each is tracked and works on replicated parameters only."""
         for optimizer in optimizers:
-            if id(optimizer) in self._checked:
-                continue
-            kind = type(optimizer).__name__
-            if not self.state.has(optimizer):
-                raise InvalidArgument(f"{kind} is not tracked: call job.track(optimizer=...) first")
-            for number, group in enumerate(optimizer.param_groups):
-                for index, parameter in enumerate(group["params"]):
-                    if parameter.requires_grad and not self.gradients.covers(parameter):
-                        raise InvalidArgument(
-                            f"parameter {index} of group {number} of {kind} belongs to no "
-                            "replicated module: its gradient would differ between ranks; call "
-                            "job.replicate(module) first"
-                        )
-            self._checked.add(id(optimizer))
+            if id(optimizer) not in self._checked:
+                if not self.state.has(optimizer):
+                    kind = type(optimizer).__name__
+                    raise InvalidArgument(
+                        f"{kind} is not tracked: call job.track(optimizer=...) first"
+                    )
+                self.gradients.check_covers(optimizer)
+                self._checked.add(id(optimizer))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -102,42 +102,28 @@ class Loop:
         self.buffers = ReplicatedBuffers(self.state, self.replicated, self.shadow)
         self._boundary()
         if self.worker is not None:
-            yield from self._rehearse(data)
+            self.gradients.watch(self._check, _LOOKS_IN_BACKWARD)
+            if self._facts is not None and self._facts.standby:
+                yield from self._rehearsal.run(data)
+            else:
+                self.worker.state = State.TRAINING
             self.recovery.enter()
         attempt = 1
         while True:
             if self.steps_done < total:
                 step = Step(self, self.steps_done, data, attempt)
-                yield step
-                _require_ended(step)
+                try:
+                    yield step
+                except GeneratorExit:  # the script breaks out: nothing after this is recovered
+                    self._leave()
+                    raise
+                step.require_ended()
                 attempt = attempt + 1 if step.discarded else 1
                 if not step.discarded:
                     continue
             elif self._agree_on_end(total):
                 return
             self.recovery.rejoin()
-
-    def _rehearse(self, data: Any) -> Iterator[Step]:
-        """A standby runs one step as the last rank and throws it away; others say that they want a
-        rank."""
-        assert self._facts is not None
-        if not self._facts.standby:
-            self.worker.state = State.TRAINING
-            return
-        self.rehearsing = True
-        self._pristine = Pristine(self.state)
-        step = Step(self, 0, data)
-        yield step
-        _require_ended(step)
-        while step.discarded:  # the agent replaces a standby that faults
-            self.worker.wait_roster(_FOREVER, 3600.0)
-        self._pristine.give_back()
-        self.shadow.restore()
-        self.rank_local.roll_back()
-        self.gradients.clear()
-        self.rehearsing = False
-        self.worker.progress(0, Phase.STANDBY)
-        self.worker.state = State.WARM
 
     def _agree_on_end(self, total: int) -> bool:
         """One empty step, so that nobody leaves before all have ended the last one."""
@@ -154,26 +140,31 @@ class Loop:
             self.world.wait(total)
         except RosterChanged:
             return False
-        self.worker.flags = self.worker.flags & ~Flag.RECOVERABLE
-        self.world.progress(total, Phase.ENDED)
+        self._leave()
         return True
+
+    def _leave(self) -> None:
+        if self.worker is not None:
+            self.worker.flags = self.worker.flags & ~Flag.RECOVERABLE
+            self.world.progress(self.steps_done, Phase.ENDED)
 
     # --- called by Step -----------------------------------------------------------------------
 
     def begin_step(self, step: int) -> list[Any]:
         """Drops old gradients and arms drills; returns the hooks to be removed at the end."""
         self.gradients.clear()
-        rank = self.drill_rank
         hooks = []
-        if self.replicated and self.drill.armed("forward", rank, step):
-            hooks.append(
-                self.replicated[0].register_forward_hook(
-                    lambda *_: self.drill.fire("forward", rank, step)
-                )
-            )
-        if self.drill.armed("backward", rank, step):
-            hooks.append(self.gradients.hook(lambda: self.drill.fire("backward", rank, step)))
+        for point, register in (
+            ("forward", self._hook_forward),
+            ("backward", self.gradients.hook),
+        ):
+            if self.drill.armed(point, self.drill_rank, step):
+                fire = partial(self.drill.fire, point, self.drill_rank, step)
+                hooks.append(register(fire))
         return hooks
+
+    def _hook_forward(self, action: Callable[[], None]) -> Any:
+        return self.replicated[0].register_forward_hook(lambda *_: action())
 
     @property
     def drill_rank(self) -> int | None:
@@ -210,6 +201,7 @@ class Loop:
         self._boundary()
         if self.worker is not None:
             self.worker.version = self.steps_done
+            self.use_huge_pages()
 
     def discard_step(self, step: Step, torn: bool, text: str) -> bool:
         """The step does not happen here, or (torn) was interrupted while it did. Returns whether to
@@ -261,7 +253,7 @@ class Loop:
     def healed(self, steps: int) -> None:
         """State has arrived: this is the boundary after `steps` steps."""
         self.steps_done = steps
-        self._pristine = None
+        self._rehearsal.forget_trees()
         self.gradients.clear()
         self.shadow.refresh()
         self.rank_local.load(self.worker, self.world.rank, steps)
@@ -269,9 +261,13 @@ class Loop:
     def become_source(self) -> None:
         """Before any step is committed: the state is what the script made, without a rehearsal's
         traces."""
-        if self._pristine is not None:
-            self._pristine.forget_rehearsal()
-            self._pristine = None
+        self._rehearsal.take_back_optimizer_state()
+
+    def use_huge_pages(self) -> None:
+        """Once, when all state is there: a heal from or into huge pages takes half the time."""
+        if not self._on_huge_pages:
+            self._on_huge_pages = True
+            _core.use_huge_pages(regions_of(capture(self.state.settled).tensors))
 
     def record(self, event: str, **fields: Any) -> None:
         """Appends to events.jsonl, if there is one."""
@@ -279,6 +275,9 @@ class Loop:
             self._events.append(event, **fields)
 
     # --- parts --------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        self.world.check()
 
     def _boundary(self) -> None:
         self.shadow.refresh()
@@ -294,10 +293,4 @@ class Loop:
             step=step,
             point=rule.point,
             action=rule.action,
-            ns=time.monotonic_ns(),
         )
-
-
-def _require_ended(step: Step) -> None:
-    if not step.ended:
-        raise InvalidArgument(f"step {step.index} was not run: write `with step:` around its body")

@@ -11,7 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from hpcore.checkpointless import heal
-from hpcore.errors import DeadlineExceeded, MismatchError, RosterChanged
+from hpcore.errors import JobStopped, MismatchError, PeerDead, RosterChanged
 from hpcore.membership.roster import Roster
 from hpcore.step import USAGE_ERRORS
 from hpcore.world import Mail, Phase, RosterWorld, State, Version
@@ -38,7 +38,7 @@ class Recovery:
     def rejoin(self) -> None:
         """Joins the next generation after a discarded step.
 
-        Raises DeadlineExceeded if none is published in time; the agent stops the job before that.
+        Raises JobStopped if none is published in time; the agent stops the job before that.
         """
         self._seen = max(self._seen, self._loop.world.generation)
         self._join(patient=False)
@@ -65,9 +65,9 @@ class Recovery:
                 return False, True
             self._reform(roster)
             return True, False
-        except RosterChanged:
+        except (RosterChanged, PeerDead):  # of a dead source the agent knows, or will at once
             return False, False
-        except (*USAGE_ERRORS, DeadlineExceeded):
+        except USAGE_ERRORS:
             raise
         except Exception:
             torn = self._worker.version in (Version.NONE, Version.TORN)
@@ -83,7 +83,7 @@ class Recovery:
             if found is not None:
                 return Roster.from_bytes(found[1])
             if not patient:
-                raise DeadlineExceeded(
+                raise JobStopped(
                     f"rank {self._loop.world.rank}: no roster after generation {self._seen} within "
                     f"{time.monotonic() - waited:.1f} s; the agent's log says why"
                 )

@@ -26,6 +26,12 @@ class _Kept:
     version: int
 
 
+def _still_fits(kept: _Kept, tensor: Tensor) -> bool:
+    if kept.live is tensor:
+        return kept.clone.shape == tensor.shape
+    return same_layout(kept.clone, tensor)
+
+
 class Shadow:
     """Copies of the fluid tensors and trees of tracked state."""
 
@@ -72,7 +78,7 @@ class Shadow:
         lives: list[Tensor] = []
         for name, tensor in zip(now.names, now.tensors, strict=True):
             old = self._kept.get(name)
-            if old is not None and same_layout(old.clone, tensor):
+            if old is not None and _still_fits(old, tensor):
                 if self.changed(name, tensor):
                     clones.append(old.clone)
                     lives.append(tensor.detach())
@@ -105,37 +111,3 @@ class Shadow:
             kept = self._kept[name]
             self._kept[name] = _Kept(kept.clone, tensor, tensor._version)
         self._dirty.clear()
-
-
-class Pristine:
-    """Settled state as the script made it, kept over a rehearsal.
-
-    Only for the time of the rehearsal does it hold copies; what it keeps afterwards is which
-    optimizer state there was before, in case this worker becomes the one whose state all others
-    take.
-    """
-
-    def __init__(self, state: TrackedState) -> None:
-        self._state = state
-        before = capture(state.settled)
-        self._trees, self._names = before.trees, before.names
-        self._clones: list[Tensor] = [
-            t.detach().clone(memory_format=torch.preserve_format) for t in before.tensors
-        ]
-
-    def give_back(self) -> None:
-        """After the rehearsal: old values into the live tensors; state that the rehearsal made
-        stays, touched."""
-        own = capture(self._state.settled).by_name()
-        with torch.no_grad():
-            for name, clone in zip(self._names, self._clones, strict=True):
-                if name in own and same_layout(own[name], clone):
-                    own[name].detach().copy_(clone)
-        self._clones.clear()
-
-    def forget_rehearsal(self) -> None:
-        """Drops the optimizer state that the rehearsal made."""
-        own = capture(self._state.settled).by_name()
-        tensors = [own[name] for name in self._names]
-        for part, tree in zip(self._state.settled, self._trees, strict=True):
-            part.restore(tree, tensors)

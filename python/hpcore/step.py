@@ -57,6 +57,13 @@ class Step:
         """Whether the `with` block was left."""
         return self._stage == "ended"
 
+    def require_ended(self) -> None:
+        """Raises InvalidArgument if the loop goes on although the step was not run."""
+        if not self.ended:
+            raise InvalidArgument(
+                f"step {self.index} was not run: write `with step:` around its body"
+            )
+
     # --- the block ----------------------------------------------------------------------------
 
     def __enter__(self) -> Step:
@@ -178,19 +185,25 @@ class Step:
             [key, *flags, *changed, *(float(sums[name]) for name in names)], dtype=torch.float64
         )
         where = [(control.data_ptr(), control.numel())]
-        world.communicator.all_reduce(where, "float64", "sum", STEP_TIMEOUT_S)
+        try:
+            world.communicator.all_reduce(where, "float64", "sum", STEP_TIMEOUT_S)
+        except MismatchError as error:
+            raise self._different_sums(names) from error
         values: list[float] = control.tolist()
         if not loop.rehearsing and values[0] != key * world.world_size:
-            raise MismatchError(
-                f"step {self.index}: ranks pass different sums to commit; rank {world.rank} passes "
-                f"{names}: pass the same names on every rank, 0.0 where there is nothing to add"
-            )
+            raise self._different_sums(names)
         buffers_at = 1 + len(flags)
         sums_at = buffers_at + len(changed)
         loop.gradients.reduce(world.communicator, values[1:buffers_at])
         root = loop.batches.first_with_work(world.world_size)
         loop.buffers.spread(world.communicator, root, values[buffers_at:sums_at])
         return dict(zip(names, values[sums_at:], strict=True))
+
+    def _different_sums(self, names: list[str]) -> MismatchError:
+        return MismatchError(
+            f"step {self.index}: ranks pass different sums to commit; rank {self._world.rank} "
+            f"passes {names}: pass the same names on every rank, 0.0 where there is nothing to add"
+        )
 
     def _agree(self) -> None:
         """Between saying ready and hearing the outcome this rank does not know whether the step

@@ -104,6 +104,38 @@ def test_second_kill_while_the_first_is_being_healed(undisturbed: Outcome, tmp_p
     _check(outcome, undisturbed, 4)
 
 
+def test_hang_is_noticed_and_the_rank_replaced(undisturbed: Outcome, tmp_path: Path) -> None:
+    faults = [
+        "rank=1 step=5 point=forward action=hang",
+        "rank=2 step=8 point=optimizer action=hang",
+    ]
+    outcome = train(tmp_path, *faults)
+    _check(outcome, undisturbed, 2)
+    assert [event["rank"] for event in outcome.events("hang")] == [1, 2], outcome.story()
+
+
+@pytest.mark.parametrize("kind", ["exception", "sigkill"])
+def test_fault_while_the_first_generation_forms(
+    kind: str, undisturbed: Outcome, tmp_path: Path
+) -> None:
+    faults = [
+        f"rank=0 step=0 point=heal action={kind}",  # the only source
+        f"rank=2 step=0 point=reform action={kind}",
+        f"rank=1 step=0 point=after_commit action={kind}",
+    ]
+    _check(train(tmp_path, *faults), undisturbed, 3)
+
+
+def test_fault_in_the_last_step_and_after_it(undisturbed: Outcome, tmp_path: Path) -> None:
+    last = STEPS - 1
+    faults = [
+        f"rank=1 step={last} point=after_commit action=sigkill",
+        f"rank=2 step={STEPS} point=heal action=exception",  # a source, with no step left to run
+        f"rank=0 step={STEPS} point=notify action=sigkill",
+    ]
+    _check(train(tmp_path, *faults), undisturbed, 3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_standby_that_fails_is_replaced(kind: str, undisturbed: Outcome, tmp_path: Path) -> None:
     faults = [

@@ -13,7 +13,8 @@ from hpcore.checkpointless import _targets, difference, regions_of
 from hpcore.errors import InvalidArgument, Unsupported
 from hpcore.layout import dense
 from hpcore.plain import decode, encode
-from hpcore.rollback import Pristine, Shadow
+from hpcore.rehearsal import Pristine
+from hpcore.rollback import Shadow
 from hpcore.tracked import TrackedState, capture
 
 
