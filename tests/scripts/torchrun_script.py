@@ -6,6 +6,7 @@ rank 1 is killed after DDP's first steps, and the others say what their next col
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -25,10 +26,8 @@ def listening() -> list[str]:
             inodes |= {row.split()[9] for row in list(lines)[1:] if row.split()[3] == "0A"}
     held = set()
     for fd in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             held.add(os.readlink(f"/proc/self/fd/{fd}"))
-        except FileNotFoundError:
-            continue
     return [inode for inode in inodes if f"socket:[{inode}]" in held]
 
 
