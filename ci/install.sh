@@ -6,8 +6,20 @@ cd "$(dirname "$0")/.."
 python=$1 venv=$2
 fail() { echo "hpcore: $*" >&2; exit 1; }
 
-want=$({ "$python" -V; sed -n '/^dependencies/p; /^\[dependency-groups\]/,/^\[tool/p' pyproject.toml; cat ci/dev_install.py; pwd; } | cksum)
-[ "$(cat "$venv/.installed" 2>/dev/null)" != "$want" ] || exit 0
+own_metadata() {  # hpcore itself: entry points and command, when pyproject.toml changed; two seconds
+  local want
+  want=$(cat pyproject.toml ci/dev_install.py | cksum)
+  [ "$(cat "$venv/.metadata" 2>/dev/null)" != "$want" ] || return 0
+  "$venv/bin/python" ci/dev_install.py ||
+    fail "hpcore's own metadata could not be written to $venv: remove $venv and try again."
+  echo "$want" >"$venv/.metadata"
+}
+
+want=$({ "$python" -V; sed -n '/^dependencies/p; /^\[dependency-groups\]/,/^\[tool/p' pyproject.toml; pwd; } | cksum)
+if [ "$(cat "$venv/.installed" 2>/dev/null)" = "$want" ]; then
+  own_metadata
+  exit
+fi
 bash ci/preflight.sh "$python" "$venv" || exit 1
 
 log=$(mktemp)
@@ -34,5 +46,5 @@ import re
 print(*re.findall(r'"([^"]+)"', re.search(r"^dependencies = (\[.*?\])", open("pyproject.toml").read(), re.M | re.S)[1]))
 PY
 ) || exit 1
-"$venv/bin/python" ci/dev_install.py || fail "hpcore's own metadata could not be written to $venv: remove $venv and try again."
+own_metadata
 echo "$want" >"$venv/.installed"

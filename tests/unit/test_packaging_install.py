@@ -144,6 +144,7 @@ def test_metadata_offers_command_and_backend() -> None:
         pytest.skip("hpcore is not installed in this environment, only on the path: make install")
     points = {(point.group, point.name): point.value for point in metadata.entry_points}
     assert points["console_scripts", "hpcore"] == "hpcore.cli.main:main"
+    assert points["torch.backends", "hpcore"] == "hpcore.distributed:register"
     assert metadata.metadata["License-Expression"] == "Apache-2.0"
     assert metadata.version.startswith("0.")
 
