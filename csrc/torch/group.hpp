@@ -50,7 +50,9 @@ class Group {
   // Blocks at first use, until rank 0 has published the group's memory.
   Result<std::shared_ptr<collective::Communicator>> communicator(TimePoint deadline);
   Result<std::shared_ptr<Exchange>> exchange(TimePoint deadline);
-  [[nodiscard]] bool revoked() const { return facts_.revocation->revoked(facts_.generation); }
+  [[nodiscard]] bool revoked() const {  // a rehearsal belongs to no generation
+    return !facts_.rehearsal && facts_.revocation->revoked(facts_.generation);
+  }
   void abort();
 
  private:

@@ -47,7 +47,7 @@ def register() -> None:
     # torch.distributed.rendezvous, the attribute, is the function of that name.
     handlers = importlib.import_module("torch.distributed.rendezvous")._rendezvous_handlers
     handlers.setdefault("hpcore", _meet)
-    if "HPCORE_SEGMENT_FD" in os.environ and not isinstance(handlers.get("env"), _EnvMeeting):
+    if not isinstance(handlers["env"], _EnvMeeting):
         handlers["env"] = _EnvMeeting(handlers["env"])
 
 
@@ -96,20 +96,24 @@ class _EnvMeeting:
         self._torchs_own = torchs_own
 
     def __call__(self, url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **options: Any) -> Meeting:
-        from hpcore.membership.process import this_worker
-
-        worker = this_worker()
+        worker = _this_worker()
         if worker is None:
             yield from self._torchs_own(url, timeout=timeout, **options)
         else:
             yield from _meet_in_job(worker, timeout)
 
 
-def _meet(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **_options: Any) -> Meeting:
-    """`hpcore://[name][?rank=R&world_size=W]`."""
+def _this_worker() -> _core.Worker | None:
+    if "HPCORE_SEGMENT_FD" not in os.environ:
+        return None
     from hpcore.membership.process import this_worker
 
-    worker = this_worker()
+    return this_worker()
+
+
+def _meet(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **_options: Any) -> Meeting:
+    """`hpcore://[name][?rank=R&world_size=W]`."""
+    worker = _this_worker()
     if worker is not None:
         yield from _meet_in_job(worker, timeout)
         return

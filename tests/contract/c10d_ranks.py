@@ -40,7 +40,7 @@ def run_ranks(
     torch.set_num_threads(1)
     ranks = [_fork(rank, world_size, work, backend, store) for rank in range(world_size)]
     try:
-        results = _results([pipe for _, pipe in ranks], timeout_s)
+        results = read_results([pipe for _, pipe in ranks], timeout_s)
     finally:
         codes = []
         for pid, pipe in ranks:
@@ -102,7 +102,7 @@ def _as_rank(
     return work(rank)
 
 
-def _results(pipes: list[int], timeout_s: float) -> list[tuple[bool, Any] | None]:
+def read_results(pipes: list[int], timeout_s: float) -> list[tuple[bool, Any] | None]:
     """What each rank wrote before it closed its pipe. Ends at the first failure."""
     deadline = time.monotonic() + timeout_s
     data = dict.fromkeys(pipes, b"")

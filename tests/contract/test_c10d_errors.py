@@ -15,6 +15,8 @@ from c10d_ranks import run_ranks
 
 from hpcore import errors
 
+pytestmark = pytest.mark.torch
+
 
 def own_backend(group: Any = None) -> Any:
     return (group or dist.group.WORLD)._get_backend(torch.device("cpu"))

@@ -13,6 +13,8 @@ from c10d_ranks import run_ranks
 
 from hpcore import errors
 
+pytestmark = pytest.mark.torch
+
 BIG = 3_000_000  # elements: several rings
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from c10d_ranks import run_ranks
 
+pytestmark = pytest.mark.torch
+
 DTYPES = [
     torch.float32,
     torch.float64,

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
@@ -16,6 +17,8 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_mo
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+pytestmark = pytest.mark.torch
 
 
 def model_of(seed: int) -> nn.Module:
@@ -55,27 +58,23 @@ def sharded_model(seed: int) -> nn.Module:
     return model
 
 
-def train_fsdp(ranks: int) -> Any:
-    def work(rank: int) -> list[torch.Tensor]:
-        model = sharded_model(0)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        generator = torch.Generator().manual_seed(rank)
-        for _ in range(4):
-            optimizer.zero_grad()
-            model(torch.randn(8, 15, generator=generator)).square().mean().backward()
-            optimizer.step()
-        return [p.full_tensor().detach() for p in model.parameters()]  # type: ignore[attr-defined]
-
-    return work
+def train_fsdp(rank: int) -> list[torch.Tensor]:
+    model = sharded_model(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.randn(8, 15, generator=generator)).square().mean().backward()
+        optimizer.step()
+    return [p.full_tensor().detach() for p in model.parameters()]  # type: ignore[attr-defined]
 
 
 def test_c10d_fsdp2_trains_as_with_gloo() -> None:
-    for ranks in (2, 4):
-        ours = run_ranks(ranks, train_fsdp(ranks))
-        gloos = run_ranks(ranks, train_fsdp(ranks), backend="gloo")
-        for a, b, c in zip(ours[0], ours[-1], gloos[0], strict=True):
-            assert torch.equal(a, b)
-            torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
+    ours = run_ranks(4, train_fsdp)
+    gloos = run_ranks(4, train_fsdp, backend="gloo")
+    for a, b, c in zip(ours[0], ours[-1], gloos[0], strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
 
 
 def test_c10d_checkpoint_of_a_sharded_model_survives() -> None:

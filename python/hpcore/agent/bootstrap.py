@@ -93,6 +93,10 @@ def run(script: Script) -> int:
 
     worker = this_worker()
     assert worker is not None
+    if "torch" in sys.modules:  # else torch finds it by its entry point, when it is imported
+        from hpcore import distributed
+
+        distributed.register()
     try:
         _bind_torch()
         _run_as_main(script)
