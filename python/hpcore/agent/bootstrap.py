@@ -44,7 +44,7 @@ def become_worker(env: dict[str, str], output_fd: int, keep_fd: int, agent_pid: 
     system.die_with_parent()
     if os.getppid() != agent_pid:
         os._exit(137)
-    os.setpgid(0, 0)
+    os.setsid()  # a group to be killed, and, with sched_autogroup, its own share of the CPU
     system.prctl(system.PR_SET_PTRACER, agent_pid)
     os.dup2(output_fd, 1)
     os.dup2(output_fd, 2)
