@@ -49,7 +49,17 @@ _LAZY = {
 }
 
 
+def _version() -> str:
+    try:
+        from hpcore._version import version
+    except ImportError:  # a source tree on the path, never built by make or pip
+        return "0+unknown"
+    return str(version)
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _LAZY:
         raise AttributeError(f"module 'hpcore' has no attribute {name!r}")
     import importlib

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import hpcore
 from hpcore import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +148,17 @@ def test_metadata_offers_command_and_backend() -> None:
     assert points["torch.backends", "hpcore"] == "hpcore.distributed:register"
     assert metadata.metadata["License-Expression"] == "Apache-2.0"
     assert metadata.version.startswith("0.")
+
+
+def test_command_says_the_version_of_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcore", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"hpcore {hpcore.__version__}\n"
 
 
 def test_errors_page_names_every_exception_and_its_builtin() -> None:

@@ -9,6 +9,8 @@ import sys
 
 import click
 
+import hpcore
+
 COMMANDS = {
     "run": "hpcore.cli.run:run",
     "demo": "hpcore.cli.demo:demo",
@@ -49,7 +51,21 @@ def _unavailable(name: str, reason: str) -> click.Command:
     return command
 
 
+def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"hpcore {hpcore.__version__}")
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Say the version, from git, and end.",
+)
 def main() -> None:
     """Training that does not stop: elastic distributed PyTorch that heals from memory."""
 
