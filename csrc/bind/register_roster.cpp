@@ -152,6 +152,7 @@ void register_segment(py::module_& module) {
           py::arg("slots"), py::arg("generation"), py::arg("steps"),
           "Opens the members' commit words for a generation with `steps` committed steps.")
       .def("close_generation", &NodeSegment::close_generation, py::arg("generation"),
+           py::call_guard<py::gil_scoped_release>(),
            "Closes the commit words of the ranked slots and revokes the generation. Returns the "
            "words' steps by rank; "
            "the committed steps are their minimum. Idempotent.")

@@ -1,5 +1,6 @@
 #include "roster/worker.hpp"
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,7 +18,8 @@ namespace {
 
 constexpr auto kHeartbeat = std::chrono::milliseconds(20);
 constexpr int kMadvPopulateWrite = 23;  // Linux 5.14; older ones refuse it, which does no harm
-constexpr int kCommitSpins = 200;       // some microseconds: bench/test_bench_roster.py
+constexpr int kCommitYields = 30;       // the ranks come from one collective, nearly together; see
+                                        // docs/decisions.md
 
 }  // namespace
 
@@ -175,7 +177,11 @@ CommitOutcome Worker::wait_commit(uint64_t generation, uint64_t step, const std:
                                   TimePoint deadline) const {
   std::optional<CommitOutcome> found;
   const auto known = [&] { return (found = outcome(generation, step, slots)).has_value(); };
-  return words().doorbell.wait(known, deadline, kCommitSpins) ? *found : CommitOutcome::kTimeout;
+  for (int i = 0; i < kCommitYields; ++i) {
+    if (known()) return *found;
+    sched_yield();
+  }
+  return words().doorbell.wait(known, deadline) ? *found : CommitOutcome::kTimeout;
 }
 
 void Worker::finish(int code) {
