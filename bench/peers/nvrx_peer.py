@@ -26,16 +26,7 @@ RESERVES = 1
 
 def wrapper(options: argparse.Namespace) -> Any:
     """The restart wrapper as the setting wants it; its store is on a port of its own."""
-    import torch.distributed as dist
     from nvidia_resiliency_ext import inprocess
-
-    class AbortGloo(inprocess.abort.Abort):  # type: ignore[misc]
-        """The package aborts NCCL only: without this, ranks stay in Gloo's all_reduce."""
-
-        def __call__(self, state: Any) -> Any:
-            if dist.is_initialized():
-                dist.group.WORLD.abort()
-            return state
 
     assignment = inprocess.rank_assignment
     extra: dict[str, Any] = {}
@@ -49,7 +40,6 @@ def wrapper(options: argparse.Namespace) -> Any:
         rank_assignment=inprocess.Compose(
             assignment.MaxActiveWorldSize(common.RANKS), assignment.ShiftRanks()
         ),
-        abort=inprocess.Compose(inprocess.abort.AbortTorchDistributed(), AbortGloo()),
         **extra,
     )
 
@@ -69,6 +59,22 @@ def worker(options: argparse.Namespace) -> None:
     model, optimizer = workload.build(options.state_mib)
     path = options.run_dir / "state.pt"
 
+    def steps(rank: int, size: int, step: int, call_wrapper: CallWrapper) -> None:
+        iteration = call_wrapper.iteration
+        while True:
+            optimizer.zero_grad()
+            model(workload.batch_of(step, rank)).backward()
+            workload.all_reduce_gradients(model, dist.all_reduce)
+            optimizer.step()
+            model.touch(step)
+            step += 1
+            events.write("commit", rank=rank, step=step, world_size=size, iteration=iteration)
+            call_wrapper.ping()
+            if step == 5 and rank == 0 and not path.exists():
+                held = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save({**held, "step": step}, path.with_suffix(".part"))
+                path.with_suffix(".part").rename(path)
+
     def train(call_wrapper: CallWrapper | None = None) -> None:
         assert call_wrapper is not None
         iteration = call_wrapper.iteration
@@ -81,19 +87,15 @@ def worker(options: argparse.Namespace) -> None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             step = state["step"]
-        while True:
-            optimizer.zero_grad()
-            model(workload.batch_of(step, rank)).backward()
-            workload.all_reduce_gradients(model, dist.all_reduce)  # DDP would keep the group alive
-            optimizer.step()
-            model.touch(step)
-            step += 1
-            events.write("commit", rank=rank, step=step, world_size=size, iteration=iteration)
-            call_wrapper.ping()
-            if step == 5 and rank == 0 and not path.exists():
-                held = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save({**held, "step": step}, path.with_suffix(".part"))
-                path.with_suffix(".part").rename(path)
+        failure = ""
+        try:
+            steps(rank, size, step, call_wrapper)
+        except RuntimeError as error:
+            failure = str(error)
+        # The package aborts NCCL only. Gloo's connections close when the last reference to the
+        # group is gone, those of a traceback too: only then do the other ranks leave all_reduce.
+        dist.destroy_process_group()
+        raise RuntimeError(failure)
 
     train.__annotations__["call_wrapper"] = CallWrapper  # NVRx wants the class, not its name
     wrapper(options)(train)()
