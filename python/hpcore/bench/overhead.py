@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -42,23 +43,41 @@ class OverheadOptions:
 def measure(options: OverheadOptions) -> Report:
     """Runs both in turn. Raises HpcoreError if a run fails or they do not train alike."""
     plan = replace(full_plan(), steps=options.steps + WARM_UP_STEPS, faults=(), resizes=())
+    short = replace(plan, steps=WARM_UP_STEPS)
     own: list[float] = []
     ddp: list[float] = []
+    cpu: dict[str, list[float]] = {"hpcore": [], "gloo": []}
     with tempfile.TemporaryDirectory(prefix="hpcore-bench-") as name:
         folder = Path(name)
         data = folder / "text.hpd"
         text.build(data, plan.text_bytes)
         for number in range(options.rounds):
+            before = _cpu_s()
             times, loss = _hpcore(plan, folder / f"hpcore{number}", data)
+            between = _cpu_s()
             other, other_loss = _ddp(plan, folder / f"ddp{number}.json", data)
+            cpu["hpcore"].append(between - before)
+            cpu["gloo"].append(_cpu_s() - between)
             own += times
             ddp += other
             options.say(f"  round {number + 1}: last loss {loss:.3f} and {other_loss:.3f}")
             if not abs(loss - other_loss) < 0.2 * other_loss:
                 raise HpcoreError(f"the contenders do not train alike: {loss} and {other_loss}")
+        before = _cpu_s()
+        _hpcore(short, folder / "short", data)
+        between = _cpu_s()
+        _ddp(short, folder / "short.json", data)
+        start = {"hpcore": between - before, "gloo": _cpu_s() - between}
     report = Report("overhead")
     case = f"step/transformer-{plan.layers}x{plan.width}"
     report.add(Result(case, "step_time", "s", own)).hold_against("gloo", ddp, "DDP, torchrun")
+    a_step = {n: [(total - start[n]) / options.steps for total in cpu[n]] for n in cpu}
+    result = report.add(Result(case, "step_cpu", "s", a_step["hpcore"]))
+    result.hold_against("gloo", a_step["gloo"], "DDP, torchrun")
+    report.notes.append(
+        "step_cpu: processor time of all ranks a step, less that of a run of "
+        f"{WARM_UP_STEPS} steps: what else the machine does hardly moves it"
+    )
     return report
 
 
@@ -88,6 +107,12 @@ def _ddp(plan: Plan, out: Path, data: Path) -> tuple[list[float], float]:
         raise HpcoreError(f"torchrun ended with {done.returncode}: {done.stderr[-2000:]}")
     found = json.loads(out.read_text())
     return _gaps(found["ns"]), float(found["loss"])
+
+
+def _cpu_s() -> float:
+    """Processor time of all descendants that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _gaps(stamps: list[int]) -> list[float]:
