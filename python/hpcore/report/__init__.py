@@ -1,3 +1,3 @@
 """The demo's report: one HTML file that opens offline. charts.py draws SVG, page.py fills
-report.html.
+page.html.
 """

@@ -1,5 +1,5 @@
 """Charts as inline SVG: no script, no library, legible when printed. Pure functions; colours are
-CSS classes of report.html.
+CSS classes of page.html.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def render(outcome: dict[str, Any]) -> str:
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     page.filters["ms"] = milliseconds
     used = {"decide"}.union(*(r["phases_ms"] for r in outcome["recoveries"]))
-    return page.get_template("report.html").render(
+    return page.get_template("page.html").render(
         **outcome,
         phases=[(n, t) for n, t in PHASE_TEXT.items() if n in used],
         cards=cards(outcome),
