@@ -53,7 +53,9 @@ c10d::ErrorType HpcoreBackend::getError() {
 }
 
 std::chrono::milliseconds HpcoreBackend::chosen(std::chrono::milliseconds timeout) const {
-  return timeout == c10d::kUnsetTimeout || timeout == kNoTimeout ? options_->timeout : timeout;
+  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // no overflow
+  if (timeout == c10d::kUnsetTimeout || timeout == kNoTimeout) timeout = options_->timeout;
+  return std::min(timeout, kLongest);
 }
 
 c10::intrusive_ptr<HpcoreWork> HpcoreBackend::begin(const Call& call) {

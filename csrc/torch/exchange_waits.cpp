@@ -1,5 +1,6 @@
 // Who moves the messages, how they sleep, and how requests fail.
 #include "torch/exchange.hpp"
+#include "torch/quiet_thread.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -29,7 +30,9 @@ void Exchange::add(ExchangeRequest request, bool outgoing) {
     receives_.push_back(std::move(request));
   step(lock);
   if (closed_ || !pending()) return;
-  if (!thread_.joinable()) thread_ = std::thread([self = shared_from_this()] { self->loop(); });
+  if (!thread_.joinable()) {  // without one, messages move only while somebody waits
+    (void)start_quiet_thread("hpcore-p2p", thread_, [self = shared_from_this()] { self->loop(); });
+  }
   lock.unlock();
   idle_.notify_one();
   channel_->ring(channel_->index());  // a sleeper's deadline may be later than the new one

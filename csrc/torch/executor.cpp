@@ -1,5 +1,7 @@
 #include "torch/executor.hpp"
 
+#include "torch/quiet_thread.hpp"
+
 namespace hpcore::torch_binding {
 
 void Executor::State::run(std::unique_lock<std::mutex>& lock, Job job) {
@@ -47,8 +49,9 @@ bool Executor::submit(Job job, bool caller_waits) {
     return true;
   }
   state_->queue.push_back(std::move(job));
-  if (!thread_.joinable()) {
-    thread_ = std::thread([state = state_] { state->loop(); });
+  if (!thread_.joinable() &&
+      !start_quiet_thread("hpcore-c10d", thread_, [state = state_] { state->loop(); })) {
+    while (!state_->queue.empty() && !state_->running) state_->run_next(lock);  // slower, as right
   }
   lock.unlock();
   state_->changed.notify_all();

@@ -99,7 +99,9 @@ class HpcoreStore final : public c10d::Store {
   }
   // c10d: a timeout of zero means none.
   [[nodiscard]] StoreWait until(std::chrono::milliseconds timeout) const {
-    return {timeout == kNoTimeout ? TimePoint::max() : Clock::now() + timeout, interrupt_.get()};
+    constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // no overflow
+    const bool forever = timeout == kNoTimeout || timeout > kLongest;
+    return {forever ? TimePoint::max() : Clock::now() + timeout, interrupt_.get()};
   }
 
   std::shared_ptr<SharedStore> store_;

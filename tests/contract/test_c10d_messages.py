@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -151,3 +153,52 @@ def test_c10d_death_of_a_peer_leaves_a_receive_to_its_deadline() -> None:
             dist.recv(torch.empty(3), 1, group=group)
 
     run_ranks(2, work, expect_killed=(1,))
+
+
+MEMBERS = ([0, 1, 2], [0, 1], [1, 2])
+
+
+def random_round(plan: random.Random, order: random.Random, rank: int, groups: list[Any]) -> None:
+    """The same messages and collectives on all ranks, each rank begins its own in any order."""
+    messages = []
+    for number in range(plan.randrange(12)):
+        group = plan.randrange(3)
+        source, target = plan.sample(MEMBERS[group], 2)
+        size = plan.choice([0, 1, 5, 1000, 70_000, 900_000])
+        messages.append((group, source, target, plan.randrange(3), size, float(number)))
+    reductions = [plan.randrange(3) for _ in range(plan.randrange(4))]
+    mine: dict[str, list[Any]] = {
+        "send": [m for m in messages if m[1] == rank],
+        "receive": [m for m in messages if m[2] == rank],
+        "reduce": [group for group in reductions if rank in MEMBERS[group]],
+    }
+    works, received = [], []
+    while any(mine.values()):
+        kind = order.choice([kind for kind, left in mine.items() if left])
+        item = mine[kind].pop(0)
+        if kind == "reduce":
+            works.append(dist.all_reduce(torch.ones(1), group=groups[item], async_op=True))
+            continue
+        group, source, target, tag, size, value = item
+        if kind == "send":
+            tensor = torch.full((size,), value)
+            works.append(dist.isend(tensor, target, group=groups[group], tag=tag))
+        else:
+            tensor = torch.empty(size)
+            received.append((tensor, value))
+            works.append(dist.irecv(tensor, source, group=groups[group], tag=tag))
+    order.shuffle(works)
+    for handle in works:
+        handle.wait()
+    assert all((tensor == value).all() for tensor, value in received)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_c10d_messages_in_any_order_beside_collectives(seed: int) -> None:
+    def work(rank: int) -> None:
+        plan, order = random.Random(seed), random.Random(100 * seed + rank)
+        groups = [None, dist.new_group([0, 1]), dist.new_group([1, 2])]
+        for _ in range(80):
+            random_round(plan, order, rank, groups)
+
+    run_ranks(3, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from typing import Any
 
@@ -148,20 +149,47 @@ def test_c10d_groups_of_every_subset_and_two_interleaved() -> None:
     run_ranks(4, work)
 
 
-def test_c10d_default_group_can_be_made_again() -> None:
+def held_memory() -> tuple[int, int]:
+    """Descriptors of this process, and hpcore's memory files that it has mapped."""
+    with open("/proc/self/maps") as maps:
+        mapped = sum("/memfd:hpcore" in line for line in maps)
+    return len(os.listdir("/proc/self/fd")), mapped
+
+
+def test_c10d_default_group_can_be_made_again_and_leaves_nothing() -> None:
     def work(rank: int) -> None:
-        for turn in range(3):
+        held = []
+        for turn in range(8):
             tensor = torch.ones(2)
             dist.all_reduce(tensor)
             assert tensor.tolist() == [2.0, 2.0]
+            pair = dist.new_group([0, 1])
+            dist.all_reduce(tensor, group=pair, async_op=True).wait()
+            dist.batch_isend_irecv([dist.P2POp(dist.irecv, tensor, 1 - rank, tag=turn)])
+            dist.send(tensor, 1 - rank, tag=turn)
             store = dist.distributed_c10d._get_default_store()
             while isinstance(store, dist.PrefixStore):
                 store = store.underlying_store
             dist.destroy_process_group()
+            del pair
+            held.append(held_memory())
             store = dist.PrefixStore(f"turn{turn}", store)
             dist.init_process_group("hpcore", store=store, rank=rank, world_size=2)
+        assert held[-1] == held[1], held
 
     run_ranks(2, work)
+
+
+def test_c10d_splits_a_group() -> None:
+    def work(rank: int) -> tuple[int, int, float] | None:
+        half = dist.group.WORLD.split_group([0, 2], group_name="half")
+        if half is None:
+            return None
+        tensor = torch.tensor([float(rank)])
+        half.allreduce([tensor]).wait()
+        return half.rank(), half.size(), tensor.item()
+
+    assert run_ranks(3, work) == [(0, 2, 2.0), None, (1, 2, 2.0)]
 
 
 def test_c10d_objects_go_to_all_ranks() -> None:

@@ -62,7 +62,8 @@ from plain_hpcore import listening
 dist.init_process_group("hpcore", init_method="hpcore://")
 tensor = torch.ones(3) * (dist.get_rank() + 1)
 dist.all_reduce(tensor)
-print("sum", tensor[0].item(), "of", dist.get_world_size(), "listening", listening())
+line = f"sum {tensor[0].item()} of {dist.get_world_size()} listening {listening()}\\n"
+os.write(1, line.encode())  # at once: both ranks share the pipe
 dist.destroy_process_group()
 """
 
