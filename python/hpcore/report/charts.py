@@ -138,7 +138,9 @@ class Chart:
             last = shown
             yield f'<g class="mark {marker.kind}"><title>{html.escape(marker.title)}</title>'
             yield f'<path d="M{at:.1f} {TOP}V{bottom}"/>'
-            yield f'<circle cx="{shown:.1f}" cy="{TOP - 9}" r="9"/>'
+            half = 9 if len(marker.label) == 1 else 14
+            box = f'x="{shown - half:.1f}" y="{TOP - 18}" width="{2 * half}" height="18" rx="9"'
+            yield f"<rect {box}/>"
             yield _text("label", shown, TOP - 5, "middle", marker.label) + "</g>"
 
 
