@@ -106,7 +106,9 @@ class Replicas:
             command, stdout=self.log, stderr=self.log, start_new_session=True
         )
         spares = 1 if options.setting == "hot-spare" else 0
-        self.processes = {rank: self.start(rank) for rank in range(common.RANKS + spares)}
+        self.processes = {
+            rank: self.start(rank, waits=True) for rank in range(common.RANKS + spares)
+        }
         self.waiting: subprocess.Popen[bytes] | None = None
 
     def start(self, rank: int, waits: bool = False) -> subprocess.Popen[bytes]:
@@ -123,6 +125,17 @@ class Replicas:
             start_new_session=True,
         )
 
+    def let_go(self, events: common.Events) -> None:
+        """Lets all go together once each has built its model: the first quorum then has them all,
+        and nobody has to heal."""
+        waiting = {process.pid for process in self.processes.values()}
+        for event in events.wait(lambda e: e["event"] == "built", 120):
+            waiting.discard(event["pid"])
+            if not waiting:
+                break
+        for process in self.processes.values():
+            _go(process)
+
     def prepare(self, rank: int, events: common.Events) -> None:
         """Has a warm replacement for `rank` built, if the setting wants one."""
         if self.options.setting == "warm":
@@ -135,9 +148,7 @@ class Replicas:
         self.processes[rank].wait()
         if self.waiting is not None and self.waiting.stdin is not None:
             self.processes[rank], self.waiting = self.waiting, None
-            assert self.processes[rank].stdin
-            self.processes[rank].stdin.write(b"go\n")  # type: ignore[union-attr]
-            self.processes[rank].stdin.flush()  # type: ignore[union-attr]
+            _go(self.processes[rank])
         else:
             self.processes[rank] = self.start(rank)
 
@@ -145,6 +156,12 @@ class Replicas:
         """Ends everything."""
         waiting = [self.waiting] if self.waiting else []
         common.end([*self.processes.values(), *waiting, self.lighthouse], events)
+
+
+def _go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
 
 
 def full(event: dict[str, Any]) -> bool:
@@ -196,11 +213,13 @@ def main() -> None:
     events = common.Events(options.run_dir / "events.jsonl")
     rng = random.Random(options.seed)
     replicas = Replicas(options)
+    replicas.let_go(events)
     try:
         for _ in range(options.kills):
             if not attempt(options, replicas, events, rng):
                 replicas.close(events)
                 replicas = Replicas(options)
+                replicas.let_go(events)
             time.sleep(0.5)
     finally:
         replicas.close(events)
