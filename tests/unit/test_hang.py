@@ -126,3 +126,15 @@ def test_standby_that_never_gets_warm_hangs() -> None:
     cold = look(5, member=False, stage=Stage.ATTACHED, age_s=15.0)
     assert judge.judge(0.0, [cold], True) == []
     assert judge.judge(0.1, [replace(cold, age_s=17.0)], True)
+
+
+def test_steps_before_the_first_look_count() -> None:
+    """A job quicker than the agent's looks: a hang in step 5 is not left for the deadline."""
+    judge = HangJudge(30.0)
+    judge.new_generation(0.0, steps=0)
+    late = look(1, phase=FORWARD, step=5, commit_steps=5, progress_age_s=0.1)
+    waiting = [look(slot, phase=REDUCE, step=5, commit_steps=5) for slot in (0, 2)]
+    assert judge.judge(0.4, [late, *waiting], True) == []
+    late = replace(late, progress_age_s=2.0)
+    waiting = [replace(other, progress_age_s=1.9) for other in waiting]
+    assert [verdict.slot for verdict in judge.judge(2.3, [late, *waiting], True)] == [1]

@@ -109,7 +109,7 @@ class Dispatcher:
 
     def _on_roster(self, roster: Roster, published_ns: int, revoked_ns: int | None) -> None:
         self._journal.note_roster(roster, published_ns, revoked_ns)
-        self._supervisor.judge.new_generation()
+        self._supervisor.judge.new_generation(published_ns / 1e9, roster.steps)
         ranks = {member.incarnation: member.rank for member in roster.members}
         self._ranks.update(ranks)
         for worker in self._table.living():

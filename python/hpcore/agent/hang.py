@@ -69,6 +69,7 @@ class HangJudge:
     slowest_start_s: float = 0.0
     last_steps: int = -1
     last_steps_s: float = 0.0
+    opened: tuple[float, int] | None = None  # when, and with how many steps
 
     def started(self, seconds: float) -> None:
         """A rank took this long from its fork to the first step."""
@@ -78,9 +79,10 @@ class HangJudge:
         """The slot has, or will have, another worker."""
         self.pulses.pop(slot, None)
 
-    def new_generation(self) -> None:
-        """The next committed step does not tell how long a step takes."""
-        self.last_steps = -1
+    def new_generation(self, now_s: float, steps: int) -> None:
+        """A roster was published, with this many steps committed. The first step after it holds a
+        heal: it does not tell how long a step takes."""
+        self.last_steps, self.opened = -1, (now_s, steps)
 
     @property
     def step_limit_s(self) -> float:
@@ -149,6 +151,11 @@ class HangJudge:
 
     def _pace(self, now_s: float, members: list[Look]) -> None:
         steps = min(look.commit_steps for look in members)
+        if self.last_steps < 0 and self.opened is not None and steps > self.opened[1] + 1:
+            # Several went by before the first look: together with the heal they took no longer.
+            done = steps - self.opened[1] - 1
+            self.step_times.append((now_s - self.opened[0]) / done)
+            self.steps_seen += done
         if self.last_steps >= 0 and steps > self.last_steps:
             self.step_times.append((now_s - self.last_steps_s) / (steps - self.last_steps))
             self.steps_seen += steps - self.last_steps
