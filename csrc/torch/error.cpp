@@ -4,41 +4,14 @@
 
 #include <array>
 
+#include "base/exception_name.hpp"
+
 namespace hpcore::torch_binding {
 namespace {
 
 constexpr size_t kCodes = static_cast<size_t>(Code::kSystem) + 1;
 // The classes live as long as the interpreter: a reference is kept for good.
 std::array<PyObject*, kCodes> python_types{};
-
-const char* class_name(Code code) {
-  switch (code) {
-    case Code::kRevoked:
-      return "RosterChanged";
-    case Code::kTimeout:
-      return "DeadlineExceeded";
-    case Code::kAborted:
-      return "Aborted";
-    case Code::kMismatch:
-      return "MismatchError";
-    case Code::kInvalid:
-      return "InvalidArgument";
-    case Code::kNotFound:
-      return "NotFound";
-    case Code::kCorrupt:
-      return "CorruptData";
-    case Code::kNoSpace:
-      return "OutOfSpace";
-    case Code::kPeerDead:
-      return "PeerDead";
-    case Code::kUnsupported:
-      return "Unsupported";
-    case Code::kOk:
-    case Code::kSystem:
-      break;
-  }
-  return "SystemCallError";
-}
 
 // torch's own C++-to-Python bridges ask a PyTorchError for its Python class.
 struct NativeError final : torch::PyTorchError {
@@ -53,7 +26,7 @@ void register_errors() {
   const auto errors = pybind11::module_::import("hpcore.errors");
   for (size_t code = 0; code < kCodes; ++code) {
     python_types[code] =
-        pybind11::object(errors.attr(class_name(static_cast<Code>(code)))).release().ptr();
+        pybind11::object(errors.attr(exception_name(static_cast<Code>(code)))).release().ptr();
   }
   pybind11::register_exception_translator([](std::exception_ptr pointer) {
     try {
