@@ -1,9 +1,9 @@
 """The template: a process that has imported what scripts import, and forks workers.
 
-Started by the agent as `python -m hpcore.agent.template SOCKET_FD`. One thread (counted;
-more are warned of: a fork of several threads is no worker), OpenMP untouched. It forks twice,
-so that a worker is the agent's child (the agent is the subreaper), not the template's.
-Protocol, one JSON message a packet: agent -> {"setup": ...} once; template -> {"ready": ...}; agent -> {"fork": id, "env":
+Started by the agent as `python -m hpcore.agent.template SOCKET_FD`. One thread (counted: a
+fork of several threads is no worker), OpenMP untouched. It forks twice, so that a worker is the
+agent's child (the agent is the subreaper), not the template's. Protocol, one JSON message a
+packet: agent -> {"setup": ...} once; template -> {"ready": ...}; agent -> {"fork": id, "env":
 ...} with the worker's output pipe attached; template -> {"forked": id, "pid": ...} or {"failed":
 id, ...}. The end of the socket ends the template; the death of the agent, too.
 """
