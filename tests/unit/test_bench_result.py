@@ -53,6 +53,17 @@ def test_quantity_chooses_a_unit_that_suits() -> None:
     assert quantity(float("nan"), "s") == "-"
 
 
+def test_report_names_the_commit_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report("recovery")
+    before = report.to_dict()["commit"]
+    monkeypatch.setattr("hpcore.bench.result.commit", lambda: "moved")
+    assert before != "moved"
+    assert report.to_dict()["commit"] == before
+    out = io.StringIO()
+    report.print(Console(file=out, width=200))
+    assert "moved" not in out.getvalue()
+
+
 def test_report_has_the_shape_of_all_benches(tmp_path: Path) -> None:
     report = Report("recovery")
     result = report.add(Result("kill/512MiB", "kill_to_commit", "s", [0.1, 0.2, 0.3]))

@@ -96,11 +96,38 @@ class Result:
         }
 
 
+def commit() -> str:
+    """The commit that the package was run from, "+" if its files differ; the version where there is
+    no checkout.
+    """
+    folder = Path(__file__).resolve().parent
+    git = ["git", "-C", str(folder)]
+    try:
+        name = _output([*git, "rev-parse", "--short=12", "HEAD"])
+        changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
+        return name + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        from importlib import metadata
+
+        try:
+            return metadata.version("hpcore")
+        except metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
 @dataclass
 class Report:
-    """All results of one bench."""
+    """All results of one bench. Make it before anything is measured: it notes the commit then, as
+    the checkout may move while a bench runs.
+    """
 
     bench: str
+    commit: str = field(default_factory=commit)
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -112,7 +139,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: results with the hardware and the commit they belong to."""
         return {
-            **{"bench": self.bench, "commit": commit(), "hardware": hardware()},
+            **{"bench": self.bench, "commit": self.commit, "hardware": hardware()},
             "results": [result.to_dict() for result in self.results],
             **({"notes": self.notes} if self.notes else {}),
         }
@@ -127,7 +154,7 @@ class Report:
         about = hardware()
         console.print(
             f"[bold]{self.bench}[/] on {about['cpu']}, {about['cores']} cores, "
-            f"{about['memory_gib']} GiB, commit {commit()}"
+            f"{about['memory_gib']} GiB, commit {self.commit}"
         )
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("case", "metric"):
@@ -179,27 +206,3 @@ def hardware() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
     return {"cpu": cpu, "cores": cores, "memory_gib": round(memory)}
-
-
-def commit() -> str:
-    """The commit that the package was run from, "+" if its files differ; the version where there is
-    no checkout.
-    """
-    folder = Path(__file__).resolve().parent
-    git = ["git", "-C", str(folder)]
-    try:
-        name = _output([*git, "rev-parse", "--short=12", "HEAD"])
-        changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
-        return name + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        from importlib import metadata
-
-        try:
-            return metadata.version("hpcore")
-        except metadata.PackageNotFoundError:
-            return "unknown"
-
-
-def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
