@@ -42,6 +42,7 @@ class OverheadOptions:
 
 def measure(options: OverheadOptions) -> Report:
     """Runs both in turn. Raises HpcoreError if a run fails or they do not train alike."""
+    report = Report("overhead")
     plan = replace(full_plan(), steps=options.steps + WARM_UP_STEPS, faults=(), resizes=())
     short = replace(plan, steps=WARM_UP_STEPS)
     own: list[float] = []
@@ -68,7 +69,6 @@ def measure(options: OverheadOptions) -> Report:
         between = _cpu_s()
         _ddp(short, folder / "short.json", data)
         start = {"hpcore": between - before, "gloo": _cpu_s() - between}
-    report = Report("overhead")
     case = f"step/transformer-{plan.layers}x{plan.width}"
     report.add(Result(case, "step_time", "s", own)).hold_against("gloo", ddp, "DDP, torchrun")
     a_step = {n: [(total - start[n]) / options.steps for total in cpu[n]] for n in cpu}
@@ -104,7 +104,10 @@ def _ddp(plan: Plan, out: Path, data: Path) -> tuple[list[float], float]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
     if done.returncode:
-        raise HpcoreError(f"torchrun ended with {done.returncode}: {done.stderr[-2000:]}")
+        said = done.stderr.partition("Traceback")[0]  # by the ranks, before the launcher's own
+        raise HpcoreError(
+            f"torchrun ended with {done.returncode}: {said[-2000:]}\n{done.stderr[-500:]}"
+        )
     found = json.loads(out.read_text())
     return _gaps(found["ns"]), float(found["loss"])
 

@@ -67,6 +67,7 @@ def main() -> None:
         stamps.append(time.monotonic_ns())
     if rank == 0:
         Path(out).write_text(json.dumps({"ns": stamps, "loss": loss_sum.item()}))
+    dist.barrier()  # not timed: nobody takes its sockets away while another still uses them
     dist.destroy_process_group()
 
 
