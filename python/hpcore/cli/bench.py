@@ -98,3 +98,58 @@ def overhead(quick: bool, json_file: Path | None, rounds: int) -> None:
 
     options = OverheadOptions(rounds=1 if quick else rounds, steps=20 if quick else 60, say=_say)
     _finish(lambda: measure(options), json_file)
+
+
+@bench.command()
+@_shared
+@click.option("--ranks", type=click.IntRange(2), multiple=True, default=(2, 4), show_default=True)
+@click.option("--op", "operations", multiple=True, help="Only these, e.g. --op all_reduce.")
+@click.option("--no-oversubscribed", is_flag=True, help="Leave out the runs beside a busy loop.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="A .svg, .png or .pdf (matplotlib).")
+def collectives(
+    quick: bool,
+    json_file: Path | None,
+    ranks: tuple[int, ...],
+    operations: tuple[str, ...],
+    no_oversubscribed: bool,
+    plot: str | None,
+) -> None:
+    """The hpcore backend's operations against Gloo's and memcpy, from Python, by size."""
+    from hpcore.bench import plots
+    from hpcore.bench.collectives import CollectivesOptions, measure
+    from hpcore.bench.exercises import FACTORS
+
+    unknown = set(operations) - set(FACTORS)
+    if unknown:
+        raise click.UsageError(f"--op {', '.join(unknown)}: known are {', '.join(FACTORS)}")
+    options = CollectivesOptions(
+        operations=operations or (("all_reduce", "all_gather") if quick else tuple(FACTORS)),
+        dtypes=("float32",) if quick else ("float32", "bfloat16"),
+        ranks=ranks[:1] if quick else ranks,
+        oversubscribed=not (quick or no_oversubscribed),
+        seconds_a_case=0.2 if quick else 0.4,
+        say=_say,
+    )
+
+    def run() -> Report:
+        if plot is not None:
+            plots.check(plot)
+        report = measure(options)
+        if plot is not None:
+            plots.plot_collectives(report, plot)
+        return report
+
+    _finish(run, json_file)
+
+
+@bench.command()
+@_shared
+@click.option("--ranks", type=click.IntRange(2), multiple=True, default=(2, 4, 8, 16, 32))
+def store(quick: bool, json_file: Path | None, ranks: tuple[int, ...]) -> None:
+    """The store's methods and the start of a group, against TCPStore (and Gloo)."""
+    from hpcore.bench.store import StoreOptions, measure
+
+    options = StoreOptions(ranks=ranks, say=_say)
+    if quick:
+        options = StoreOptions(calls=500, waits=50, inits=2, ranks=ranks[:3], say=_say)
+    _finish(lambda: measure(options), json_file)
