@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[dist.Store]:
         yield dist.TCPStore("127.0.0.1", 0, None, True, FOREVER)
     else:
         native = _core.SharedStore.create(8 << 20)
-        yield _c10d.make_store(native.native_handle, "", FOREVER)
+        yield _c10d.Store(native.native_handle, "", FOREVER)
 
 
 @pytest.fixture

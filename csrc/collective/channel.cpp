@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "base/process_identity.hpp"
+
 namespace hpcore::collective {
 namespace {
 
@@ -37,13 +39,17 @@ void pause_core() {
 
 void yield_core() { sched_yield(); }
 
+size_t AreaLayout::least_bytes(int members) {
+  return round_up(sizeof(ControlBlock), kPage) + kPage * (static_cast<size_t>(members) + kBuffers);
+}
+
 Result<AreaLayout> AreaLayout::of(size_t area_bytes, int members) {
   if (members < 1 || members > kMaxMembers) {
     return Status(Code::kInvalid, "a channel needs 1 to " + std::to_string(kMaxMembers) +
                                       " members on a node, not " + std::to_string(members));
   }
   const size_t control = round_up(sizeof(ControlBlock), kPage);
-  const size_t least = control + kPage * (static_cast<size_t>(members) + kBuffers);
+  const size_t least = least_bytes(members);
   if (area_bytes < least) {
     return Status(Code::kInvalid, "a member's channel area has " + std::to_string(area_bytes) +
                                       " bytes; " + std::to_string(members) + " members need " +
@@ -92,9 +98,26 @@ Channel::Channel(ChannelMemory memory, int index, uint64_t generation,
   spins_ = roomy ? 40 : 2;
   yields_ = roomy ? 60 : 30;
   revocation_->attach(member(index_).doorbell);
+  if (MemberIdentity* own = own_identity()) {
+    const ProcessIdentity process = this_process();
+    own->start_ticks.store(process.start_ticks, std::memory_order_relaxed);
+    own->pid.store(static_cast<uint64_t>(process.pid), std::memory_order_release);
+  }
 }
 
 Channel::~Channel() { revocation_->detach(member(index_).doorbell); }
+
+uint64_t Channel::pid_of(int rank) const {
+  const MemberIdentity* identity = member(rank).identity;
+  return identity == nullptr ? 0 : identity->pid.load(std::memory_order_acquire);
+}
+
+bool Channel::dead(int rank) const {
+  const uint64_t pid = pid_of(rank);
+  if (pid == 0 || rank == index_) return false;
+  const uint64_t ticks = member(rank).identity->start_ticks.load(std::memory_order_relaxed);
+  return !process_runs({static_cast<int>(pid), ticks});
+}
 
 Status Channel::standing() const {
   if (revoked()) {

@@ -25,11 +25,18 @@
 
 namespace hpcore::collective {
 
+// Which process a member is, in shared memory; written by that process when it makes its channel.
+struct MemberIdentity {
+  std::atomic<uint64_t> pid;  // 0: it has not come yet; written last
+  std::atomic<uint64_t> start_ticks;
+};
+
 struct ChannelMember {
   ControlBlock* control = nullptr;
   std::byte* staging = nullptr;
   std::byte* rings = nullptr;  // ring i: to member i
   Doorbell* doorbell = nullptr;
+  MemberIdentity* identity = nullptr;  // null: somebody else watches for deaths, and revokes
 };
 
 struct ChannelMemory {
@@ -46,6 +53,7 @@ struct AreaLayout {
   size_t staging_at = 0;
   size_t buffer_bytes = 0;
 
+  static size_t least_bytes(int members);
   // kInvalid when the area is too small.
   static Result<AreaLayout> of(size_t area_bytes, int members);
   [[nodiscard]] ChannelMember member(std::byte* area, Doorbell* doorbell) const;
@@ -73,6 +81,11 @@ class Channel {
   [[nodiscard]] ControlBlock& control(int rank) const { return *member(rank).control; }
   [[nodiscard]] ControlBlock& own() const { return control(index_); }
   [[nodiscard]] bool revoked() const { return revocation_->revoked(generation_); }
+  // Whether this channel must itself find out that members have died.
+  [[nodiscard]] bool watches_members() const { return own_identity() != nullptr; }
+  // Whether the member came and its process has ended since; reads /proc.
+  [[nodiscard]] bool dead(int rank) const;
+  [[nodiscard]] uint64_t pid_of(int rank) const;
   [[nodiscard]] bool aborted() const { return aborted_.load(std::memory_order_acquire); }
 
   // An operation may write this member's areas between enter() and leave().
@@ -93,6 +106,7 @@ class Channel {
   Channel(ChannelMemory memory, int index, uint64_t generation,
           std::shared_ptr<Revocation> revocation);
   Status refused(uint64_t occupancy) const;
+  [[nodiscard]] MemberIdentity* own_identity() const { return member(index_).identity; }
 
   ChannelMemory memory_;
   int index_;

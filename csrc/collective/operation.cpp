@@ -122,7 +122,16 @@ Status Operation::await(Word word, uint64_t step, int rank) {
     return true;
   };
   Status interrupted;
-  const WaitEnd end = channel_.wait(reached, limits_, &interrupted);
+  WaitEnd end = WaitEnd::kReady;
+  if (!channel_.watches_members()) {
+    end = channel_.wait(reached, limits_, &interrupted);
+  } else if (!reached()) {
+    const std::function<Status()> poll = [&] {
+      if (limits_.poll) HPCORE_RETURN_IF_ERROR((*limits_.poll)());
+      return reached() ? Status() : find_dead(word, target, next, last);
+    };
+    end = channel_.wait(reached, {limits_.deadline, &poll}, &interrupted);
+  }
   if (end != WaitEnd::kReady) return stopped(word, target, rank, end, interrupted);
   if (newer) {
     return {Code::kRevoked, "generation " + std::to_string(channel_.generation()) +
@@ -181,6 +190,27 @@ Status Operation::end(uint64_t steps, Status outcome) {
                                  outcome.message()};
   }
   return outcome;
+}
+
+// Looks at a few of those who are missing: it is called again while they are.
+Status Operation::find_dead(Word word, uint64_t target, int first, int last) const {
+  constexpr int kMostLooks = 8;
+  const auto missing = [&](int rank) {
+    return rank != channel_.index() &&
+           (channel_.control(rank).*word).load(std::memory_order_acquire) < target;
+  };
+  int looks = 0;
+  for (int rank = first; rank < last && looks < kMostLooks; ++rank) {
+    if (!missing(rank)) continue;
+    ++looks;
+    if (!channel_.dead(rank) || !missing(rank)) continue;  // what it did before it died counts
+    return {Code::kPeerDead,
+            "rank " + std::to_string(rank) + " of " + std::to_string(channel_.size()) + " (pid " +
+                std::to_string(channel_.pid_of(rank)) + ") has ended, and " + describe() +
+                " cannot: seen by rank " + std::to_string(channel_.index()) + " after " +
+                seconds_since(begun_) + ". See its log"};
+  }
+  return {};
 }
 
 std::string Operation::describe() const {

@@ -84,6 +84,7 @@ class Operation {
   [[nodiscard]] std::string describe() const;
 
  private:
+  [[nodiscard]] Status find_dead(Word word, uint64_t target, int first, int last) const;
   Status timed_out(Word word, uint64_t target, int rank) const;
   Status stopped(Word word, uint64_t target, int rank, WaitEnd end, const Status& interrupted);
   Status compare_headers();

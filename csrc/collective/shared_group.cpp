@@ -12,7 +12,7 @@
 namespace hpcore::collective {
 namespace {
 
-constexpr uint64_t kMagic = 0x313050554F524748;  // "HGROUP01"
+constexpr uint64_t kMagic = 0x323050554F524748;  // "HGROUP02"
 constexpr size_t kPage = 4096;
 constexpr size_t kHeaderBytes = (sizeof(GroupHeader) + kPage - 1) / kPage * kPage;
 
@@ -115,7 +115,7 @@ void SharedGroup::drop_descriptor() {
   fd_ = -1;
 }
 
-Result<ChannelMemory> SharedGroup::channel_memory() {
+Result<ChannelMemory> SharedGroup::channel_memory(bool supervised) {
   Result<AreaLayout> layout = AreaLayout::of(header().area_bytes, members());
   HPCORE_RETURN_IF_ERROR(layout.status());
   ChannelMemory memory;
@@ -125,6 +125,7 @@ Result<ChannelMemory> SharedGroup::channel_memory() {
   std::byte* area = static_cast<std::byte*>(memory_) + kHeaderBytes;
   for (int rank = 0; rank < members(); ++rank, area += header().area_bytes) {
     memory.members.push_back(layout.value().member(area, &header().doorbells[rank]));
+    if (!supervised) memory.members.back().identity = &header().identities[rank];
   }
   return memory;
 }

@@ -17,7 +17,7 @@ struct GroupHeader {
   uint64_t members;
   uint64_t area_bytes;
   alignas(64) std::atomic<uint64_t> revoked;  // only used by groups without a worker
-  std::atomic<uint32_t> attached[kMaxMembers];
+  MemberIdentity identities[kMaxMembers];
   Doorbell doorbells[kMaxMembers];
 };
 
@@ -36,7 +36,9 @@ class SharedGroup : public std::enable_shared_from_this<SharedGroup> {
   [[nodiscard]] GroupHeader& header() const { return *static_cast<GroupHeader*>(memory_); }
   [[nodiscard]] std::string address() const;  // "pid:fd:nonce"
   void drop_descriptor();                     // when all have opened it
-  Result<ChannelMemory> channel_memory();
+  // With `supervised` somebody revokes the generation of a lost member; else the channel watches
+  // its members itself.
+  Result<ChannelMemory> channel_memory(bool supervised = false);
   // For groups outside of hpcore run: ends all their generations up to this one.
   [[nodiscard]] std::shared_ptr<Revocation> revocation();
   void revoke(uint64_t generation);

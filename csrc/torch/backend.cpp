@@ -2,26 +2,12 @@
 // messages.cpp.
 #include "torch/backend.hpp"
 
-#include <pybind11/pybind11.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include "torch/error.hpp"
+#include "torch/without_gil.hpp"
 
 namespace hpcore::torch_binding {
-namespace {
-
-// A callback that one of our threads runs may need the GIL: never join while holding it.
-template <typename Function>
-void without_gil(Function function) {
-  if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
-    const pybind11::gil_scoped_release release;
-    function();
-  } else {
-    function();
-  }
-}
-
-}  // namespace
-
 HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeout)
     : Backend(facts.rank, facts.size),
       options_(c10::make_intrusive<Options>("hpcore", timeout)),
@@ -29,6 +15,10 @@ HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeo
   options_->group_name = group_->facts().name;
   for (const int64_t rank : group_->facts().global_ranks) {
     options_->global_ranks_in_group.push_back(static_cast<uint64_t>(rank));
+  }
+  const Group::Facts& known = group_->facts();
+  if (known.recorder) {
+    recorded_ = known.recorder->add_group(known.name, known.global_ranks, known.rank);
   }
 }
 
@@ -59,8 +49,15 @@ std::chrono::milliseconds HpcoreBackend::chosen(std::chrono::milliseconds timeou
 }
 
 c10::intrusive_ptr<HpcoreWork> HpcoreBackend::begin(const Call& call) {
+  const uint64_t sequence = sequence_.fetch_add(1);
+  FlightTicket ticket;
+  if (const auto& recorder = group_->facts().recorder) {
+    const FlightRecorder::Operation operation{call.title, sequence, c10d::isP2POp(call.type),
+                                              chosen(call.timeout)};
+    ticket = {recorder, recorder->begin(recorded_, operation, call.inputs, call.outputs)};
+  }
   auto work = c10::make_intrusive<HpcoreWork>(HpcoreWork::Facts{
-      getRank(), call.type, call.title, sequence_.fetch_add(1), call.inputs, call.outputs});
+      getRank(), call.type, call.title, sequence, call.inputs, call.outputs, std::move(ticket)});
   const std::lock_guard lock(coalescing_mutex_);
   if (coalescing_) coalesced_.push_back(work);
   return work;
@@ -71,6 +68,7 @@ WorkPtr HpcoreBackend::submit(const Call& call, Body body) {
   const auto timeout = chosen(call.timeout);
   auto job = [work, body = std::move(body), timeout, group = group_, title = call.title] {
     Status status;
+    work->started();
     try {
       const collective::Limits limits{Clock::now() + timeout};
       auto communicator = group->communicator(limits.deadline);
@@ -82,7 +80,7 @@ WorkPtr HpcoreBackend::submit(const Call& call, Body body) {
       work->complete(std::current_exception());
       return;
     }
-    work->complete(status);
+    work->complete(group->with_flight(std::move(status)));
   };
   auto* raw = work.get();
   work->set_driver(
@@ -97,10 +95,12 @@ WorkPtr HpcoreBackend::submit(const Call& call, Body body) {
 c10::intrusive_ptr<c10d::Backend> HpcoreBackend::split(const c10::intrusive_ptr<c10d::Store>& store,
                                                        const std::vector<int>& ranks,
                                                        const c10::intrusive_ptr<Options>& options) {
+  // torch splits once for each device type that this backend serves, with one store for all.
+  const std::string prefix = "split" + std::to_string(splits_.fetch_add(1)) + "/";
   const auto place = std::find(ranks.begin(), ranks.end(), getRank());
   if (place == ranks.end()) return nullptr;
   Group::Facts facts = group_->facts();
-  facts.store = store;
+  facts.store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
   facts.rank = static_cast<int>(place - ranks.begin());
   facts.size = static_cast<int>(ranks.size());
   if (options) facts.name = options->group_name;
@@ -128,7 +128,7 @@ WorkPtr HpcoreBackend::endCoalescing() {
     parts.swap(coalesced_);
   }
   auto whole = c10::make_intrusive<HpcoreWork>(HpcoreWork::Facts{
-      getRank(), c10d::OpType::COALESCED, "hpcore:coalesced", sequence_.load(), {}, {}});
+      getRank(), c10d::OpType::COALESCED, "hpcore:coalesced", sequence_.load(), {}, {}, {}});
   if (parts.empty()) {
     whole->complete(Status());
     return whole;

@@ -99,7 +99,9 @@ class HpcoreBackend final : public c10d::Backend {
 
   c10::intrusive_ptr<Options> options_;
   std::shared_ptr<Group> group_;
+  int recorded_ = 0;  // this group's number in the flight recorder
   std::atomic<uint64_t> sequence_{0};
+  std::atomic<uint64_t> splits_{0};
   std::mutex coalescing_mutex_;
   bool coalescing_ = false;
   std::vector<c10::intrusive_ptr<HpcoreWork>> coalesced_;

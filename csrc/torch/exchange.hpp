@@ -71,7 +71,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
     ExchangeRequest into;
     std::vector<std::byte> stash;
     std::deque<Stashed> stashed;
-    Status broken;  // a message to this peer was cut by its deadline: nothing may follow it
+    bool dead = false;  // seen once; what it sent before is taken first
+    Status broken;      // a message to this peer was cut by its deadline: nothing may follow it
   };
   struct Finished {
     std::function<void(const Status&, int)> done;
@@ -95,6 +96,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void fail_all(const Status& status, Finishes& finishes);
   void fail_late(Finishes& finishes);
   void fail_broken(Finishes& finishes);
+  void fail_dead(Finishes& finishes);
+  void end_with(int rank, const Status& status, Finishes& finishes);
+  [[nodiscard]] bool needed(int rank) const;
   [[nodiscard]] Status size_mismatch(const ExchangeRequest& request, uint64_t got_bytes,
                                      int rank) const;
   [[nodiscard]] Status late(const char* what, const ExchangeRequest& request) const;
@@ -109,6 +113,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::condition_variable idle_;
   std::vector<Peer> peers_;
   std::list<ExchangeRequest> receives_;  // in the order of their calls
+  TimePoint next_look_{};                // for dead peers
   bool closed_ = false;
   std::thread thread_;
 };

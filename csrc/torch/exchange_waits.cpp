@@ -7,6 +7,12 @@ namespace hpcore::torch_binding {
 using collective::Channel;
 using collective::Limits;
 
+namespace {
+
+constexpr auto kLookEvery = std::chrono::milliseconds(50);  // for peers that died
+
+}  // namespace
+
 Exchange::Exchange(std::shared_ptr<Channel> channel, std::string name)
     : channel_(std::move(channel)), name_(std::move(name)) {
   if (!channel_) return;
@@ -53,6 +59,7 @@ void Exchange::step(Lock& lock) {
     }
     fail_broken(finishes);
     fail_late(finishes);
+    fail_dead(finishes);
   }
   if (finishes.empty()) return;
   lock.unlock();
@@ -62,7 +69,10 @@ void Exchange::step(Lock& lock) {
 }
 
 void Exchange::sleep(Lock& lock, const std::function<bool()>* finished) {
-  const Limits limits{nearest_deadline()};
+  Limits limits{nearest_deadline()};
+  if (channel_->watches_members()) {
+    limits.deadline = std::min(limits.deadline, Clock::now() + kLookEvery);
+  }
   lock.unlock();
   const auto awake = [&] {
     const std::lock_guard guard(mutex_);
@@ -179,6 +189,54 @@ void Exchange::fail_broken(Finishes& finishes) {
     for (Outgoing& out : peer.outgoing) finish(out.request, peer.broken, -1, finishes);
     peer.outgoing.clear();
   }
+}
+
+bool Exchange::needed(int rank) const {
+  const Peer& peer = peers_[static_cast<size_t>(rank)];
+  return !peer.outgoing.empty() || peer.body == Body::kInto || wanted_from(rank);
+}
+
+// Who watches nobody else's members learns of a death here: a first look marks the peer, a second
+// one, after what it had sent was taken, ends what still waits for it.
+void Exchange::fail_dead(Finishes& finishes) {
+  const TimePoint now = Clock::now();
+  if (!channel_->watches_members() || now < next_look_ || !pending()) return;
+  next_look_ = now + kLookEvery;
+  size_t gone = 0;
+  for (int rank = 0; rank < channel_->size(); ++rank) {
+    Peer& peer = peers_[static_cast<size_t>(rank)];
+    if (rank == channel_->index() || (!peer.dead && !needed(rank))) continue;
+    const bool before = peer.dead;
+    peer.dead = before || channel_->dead(rank);
+    if (!before) continue;
+    ++gone;
+    end_with(rank,
+             {Code::kPeerDead, "rank " + std::to_string(rank) + " of group '" + name_ + "' (pid " +
+                                   std::to_string(channel_->pid_of(rank)) +
+                                   ") has ended; a message to or from it cannot. See its log"},
+             finishes);
+  }
+  if (gone + 1 < peers_.size()) return;
+  const Status nobody{Code::kPeerDead,
+                      "all other ranks of group '" + name_ + "' have ended: nobody sends"};
+  for (ExchangeRequest& request : receives_) finish(request, nobody, -1, finishes);
+  receives_.clear();
+}
+
+void Exchange::end_with(int rank, const Status& status, Finishes& finishes) {
+  Peer& peer = peers_[static_cast<size_t>(rank)];
+  for (auto it = receives_.begin(); it != receives_.end();) {
+    if (it->peer != rank) {
+      ++it;
+      continue;
+    }
+    finish(*it, status, -1, finishes);
+    it = receives_.erase(it);
+  }
+  for (Outgoing& out : peer.outgoing) finish(out.request, status, -1, finishes);
+  peer.outgoing.clear();
+  if (peer.body == Body::kInto) finish(peer.into, status, -1, finishes);
+  if (peer.body != Body::kNone) peer.body = Body::kNone;
 }
 
 bool Exchange::pending() const {

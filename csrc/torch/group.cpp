@@ -9,8 +9,6 @@ using collective::Channel;
 using collective::Communicator;
 using collective::SharedGroup;
 
-// Sparse: pages that a group does not use cost nothing.
-constexpr size_t kAreaBytes = 4 << 20;
 constexpr const char* kWhere = "memory";  // the key in the group's store
 
 }  // namespace
@@ -27,9 +25,12 @@ Group::Group(Facts facts) : facts_(std::move(facts)) {
 }
 
 Status Group::create_memory() {
-  auto memory = SharedGroup::create(facts_.size, kAreaBytes);
+  const size_t least = collective::AreaLayout::least_bytes(facts_.size);
+  const size_t area_bytes = std::max(facts_.budget->next_area(), least);
+  auto memory = SharedGroup::create(facts_.size, area_bytes);
   if (!memory.ok()) return memory.status();
   memory_ = std::move(memory.value());
+  lease_ = BudgetLease(facts_.budget, area_bytes);
   const std::string address = memory_->address();
   facts_.store->set(kWhere, std::vector<uint8_t>(address.begin(), address.end()));
   return {};
@@ -57,6 +58,7 @@ Status Group::find_memory(TimePoint deadline) {
   memory.value()->drop_descriptor();
   const std::lock_guard lock(mutex_);
   memory_ = std::move(memory.value());
+  lease_ = BudgetLease(facts_.budget, memory_->header().area_bytes);
   return {};
 }
 
@@ -73,7 +75,7 @@ Status Group::standing() const {
 }
 
 Status Group::make_channel() {
-  auto memory = memory_->channel_memory();
+  auto memory = memory_->channel_memory(facts_.supervised);
   if (!memory.ok()) return memory.status();
   auto channel =
       Channel::create(std::move(memory.value()), facts_.rank, facts_.generation, facts_.revocation);
@@ -108,6 +110,19 @@ Result<std::shared_ptr<Exchange>> Group::exchange(TimePoint deadline) {
   HPCORE_RETURN_IF_ERROR(connect(deadline));
   const std::lock_guard lock(mutex_);
   return exchange_;
+}
+
+Status Group::with_flight(Status status) const {
+  if (status.code() != Code::kTimeout || !facts_.recorder) return status;
+  std::string message = status.message();
+  const std::string flying = facts_.recorder->in_flight();
+  if (!flying.empty()) message += ". In flight here: " + flying;
+  const std::vector<int64_t>& ranks = facts_.global_ranks;
+  const auto own = static_cast<size_t>(facts_.rank);
+  const std::string path =
+      facts_.recorder->dump(own < ranks.size() ? static_cast<int>(ranks[own]) : facts_.rank);
+  if (!path.empty()) message += ". All recent operations: " + path;
+  return {Code::kTimeout, message};
 }
 
 void Group::abort() {

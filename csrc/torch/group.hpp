@@ -12,6 +12,8 @@
 #include "collective/shared_group.hpp"
 #include "store/shared_store.hpp"
 #include "torch/exchange.hpp"
+#include "torch/flight_recorder.hpp"
+#include "torch/memory_budget.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -40,6 +42,9 @@ class Group {
     std::shared_ptr<Revocation> revocation;
     uint64_t generation = 1;
     bool rehearsal = false;
+    bool supervised = false;                   // an agent revokes the generation of a lost rank
+    std::shared_ptr<FlightRecorder> recorder;  // null: nothing is recorded
+    std::shared_ptr<MemoryBudget> budget = std::make_shared<MemoryBudget>();
   };
 
   explicit Group(Facts facts);
@@ -54,6 +59,8 @@ class Group {
     return !facts_.rehearsal && facts_.revocation->revoked(facts_.generation);
   }
   void abort();
+  // A timeout also tells what else of this process is in flight, and where the dump is.
+  [[nodiscard]] Status with_flight(Status status) const;
 
  private:
   Status connect(TimePoint deadline);
@@ -66,6 +73,7 @@ class Group {
   std::mutex connecting_;  // held while rank 0 is waited for; the rest below is guarded by mutex_
   std::mutex mutex_;
   std::shared_ptr<collective::SharedGroup> memory_;
+  BudgetLease lease_;
   std::shared_ptr<collective::Communicator> communicator_;
   std::shared_ptr<Exchange> exchange_;
   std::atomic<bool> aborted_{false};

@@ -18,11 +18,12 @@ WorkPtr HpcoreBackend::post(const Call& call, Staged staged, int peer, int tag) 
                           peer,
                           tag,
                           deadline,
-                          [work, staged](const Status& status, int source) mutable {
+                          [work, staged, group = group_](const Status& status, int source) mutable {
                             if (status.ok()) staged.copy_back();
                             work->set_source(source);
-                            work->complete(status);
+                            work->complete(group->with_flight(status));
                           }};
+  work->started();
   if (call.type == OpType::SEND)
     exchange->send(std::move(request));
   else

@@ -5,6 +5,7 @@
 
 #include "roster/worker.hpp"
 #include "torch/backend.hpp"
+#include "torch/composite.hpp"
 #include "torch/error.hpp"
 #include "torch/store.hpp"
 
@@ -26,23 +27,42 @@ std::shared_ptr<Revocation> revocation_of(const py::object& worker) {
   return from_capsule<roster::Worker>(worker)->revocation();
 }
 
+using StorePtr = c10::intrusive_ptr<HpcoreStore>;
+
+StorePtr make_store(const py::capsule& store, std::string prefix, std::chrono::milliseconds timeout,
+                    const py::object& worker, uint64_t generation) {
+  std::shared_ptr<Interrupt> interrupt;
+  if (!worker.is_none()) {
+    interrupt = std::make_shared<RevocationInterrupt>(revocation_of(worker), generation);
+  }
+  return c10::make_intrusive<HpcoreStore>(from_capsule<SharedStore>(store), std::move(prefix),
+                                          std::move(interrupt), timeout);
+}
+
 void register_store(py::module_& module) {
-  module.def(
-      "make_store",
-      [](const py::capsule& store, std::string prefix, std::chrono::milliseconds timeout,
-         const py::object& worker, uint64_t generation) {
-        std::shared_ptr<Interrupt> interrupt;
-        if (!worker.is_none()) {
-          interrupt = std::make_shared<RevocationInterrupt>(revocation_of(worker), generation);
-        }
-        return make_store(from_capsule<SharedStore>(store), std::move(prefix), std::move(interrupt),
-                          timeout);
-      },
-      py::arg("store"), py::arg("prefix"), py::arg("timeout"), py::arg("worker") = py::none(),
-      py::arg("generation") = 1,
+  py::class_<HpcoreStore, c10d::Store, StorePtr>(
+      module, "Store",
       "A torch.distributed.Store over a SharedStore's native_handle; its keys begin with prefix. "
-      "With a "
-      "Worker's native_handle its waits raise RosterChanged when the generation is over.");
+      "With a Worker's native_handle its waits raise RosterChanged when the generation is over.")
+      .def(py::init(&make_store), py::arg("store"), py::arg("prefix"), py::arg("timeout"),
+           py::arg("worker") = py::none(), py::arg("generation") = 1)
+      .def_property_readonly("prefix", &HpcoreStore::prefix, "What its keys begin with.");
+}
+
+void register_resources(py::module_& module) {
+  py::class_<FlightRecorder, std::shared_ptr<FlightRecorder>>(
+      module, "FlightRecorder", "The last operations of this process's groups. Thread-safe.")
+      .def(py::init<size_t, std::string>(), py::arg("capacity"), py::arg("dump_prefix"))
+      .def("json", &FlightRecorder::json, py::call_guard<py::gil_scoped_release>(),
+           "All entries, in the format of torch's own flight recorder.")
+      .def("in_flight", &FlightRecorder::in_flight, py::arg("most") = 8,
+           py::call_guard<py::gil_scoped_release>(), "What has begun and not ended, in one line.");
+  py::class_<MemoryBudget, std::shared_ptr<MemoryBudget>>(
+      module, "MemoryBudget", "Shared memory for the buffers of this process's groups, in bytes.")
+      .def(py::init<size_t, size_t>(), py::arg("total_bytes") = MemoryBudget::kTotalBytes,
+           py::arg("group_bytes") = MemoryBudget::kGroupBytes)
+      .def_property_readonly("taken_bytes", &MemoryBudget::taken_bytes,
+                             "What its groups have now; each group counts with this rank's area.");
 }
 
 void register_backend(py::module_& module) {
@@ -50,8 +70,9 @@ void register_backend(py::module_& module) {
       "make_backend",
       [](const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
          std::chrono::milliseconds timeout, std::string name, std::vector<int64_t> global_ranks,
-         const py::object& worker, uint64_t generation,
-         bool rehearsal) -> c10::intrusive_ptr<c10d::Backend> {
+         const py::object& worker, uint64_t generation, bool rehearsal,
+         std::optional<std::shared_ptr<FlightRecorder>> recorder,
+         std::optional<std::shared_ptr<MemoryBudget>> budget) -> c10::intrusive_ptr<c10d::Backend> {
         Group::Facts facts{store,
                            rank,
                            size,
@@ -59,13 +80,59 @@ void register_backend(py::module_& module) {
                            std::move(global_ranks),
                            revocation_of(worker),
                            generation,
-                           rehearsal};
+                           rehearsal,
+                           !worker.is_none(),
+                           recorder.value_or(nullptr)};
+        if (budget) facts.budget = *budget;
         const py::gil_scoped_release release;  // the store may be one that waits
         return c10::make_intrusive<HpcoreBackend>(std::move(facts), timeout);
       },
       py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"), py::arg("name"),
       py::arg("global_ranks"), py::arg("worker"), py::arg("generation"), py::arg("rehearsal"),
+      py::arg("recorder") = py::none(), py::arg("budget") = py::none(),
       "The hpcore backend of one process group. worker: a Worker's native_handle or None.");
+}
+
+// The Python function may be called, and dropped, by a thread without Python's lock.
+CompositeBackend::Make maker_of(py::object make) {
+  std::shared_ptr<py::object> held(new py::object(std::move(make)), [](py::object* object) {
+    const py::gil_scoped_acquire acquire;
+    delete object;
+  });
+  return [held](const CompositeBackend::Facts& facts) {
+    const py::gil_scoped_acquire acquire;
+    return (*held)(facts.store, facts.rank, facts.size, facts.timeout, facts.name,
+                   facts.global_ranks)
+        .cast<BackendPtr>();
+  };
+}
+
+void register_composite(py::module_& module) {
+  module.def(
+      "make_composite",
+      [](BackendPtr cpu, const c10::intrusive_ptr<c10d::Store>& store,
+         std::chrono::milliseconds timeout, py::object make, const std::string& device_type,
+         const py::object& worker, uint64_t generation) -> BackendPtr {
+        CompositeBackend::Parts parts;
+        const auto options = cpu->getBackendOptions();
+        parts.facts = {
+            store,
+            cpu->getRank(),
+            cpu->getSize(),
+            timeout,
+            options->group_name,
+            {options->global_ranks_in_group.begin(), options->global_ranks_in_group.end()}};
+        parts.cpu = std::move(cpu);
+        parts.make_accelerator = maker_of(std::move(make));
+        parts.device_type = c10::Device(device_type).type();
+        parts.generation = generation;
+        if (!worker.is_none()) parts.revocation = revocation_of(worker);
+        return c10::make_intrusive<CompositeBackend>(std::move(parts));
+      },
+      py::arg("cpu"), py::arg("store"), py::arg("timeout"), py::arg("make"), py::arg("device_type"),
+      py::arg("worker"), py::arg("generation"),
+      "One backend of two: tensors on device_type go to the one that make(store, rank, size, "
+      "timeout, name, global_ranks) returns when the first of them comes, all others to cpu.");
 }
 
 }  // namespace
@@ -76,5 +143,7 @@ PYBIND11_MODULE(_c10d, module) {
   pybind11::module_::import("torch.distributed");  // registers the base classes
   hpcore::torch_binding::register_errors();
   hpcore::torch_binding::register_store(module);
+  hpcore::torch_binding::register_resources(module);
   hpcore::torch_binding::register_backend(module);
+  hpcore::torch_binding::register_composite(module);
 }

@@ -9,7 +9,8 @@ HpcoreWork::HpcoreWork(Facts facts)
            facts.inputs.empty() ? std::nullopt : std::optional(facts.inputs)),
       title_(facts.title),
       sequence_(facts.sequence),
-      outputs_(std::move(facts.outputs)) {}
+      outputs_(std::move(facts.outputs)),
+      ticket_(std::move(facts.ticket)) {}
 
 void HpcoreWork::complete(const Status& status) { complete(exception_of(status)); }
 
@@ -20,6 +21,7 @@ void HpcoreWork::complete(std::exception_ptr error) {
     if (completed_) return;
     future = future_;
   }
+  ticket_.ended(!error);
   finish(error);
   {
     const std::lock_guard lock(mutex_);

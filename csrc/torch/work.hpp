@@ -8,6 +8,7 @@
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include "base/status.hpp"
+#include "torch/flight_recorder.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -20,6 +21,7 @@ class HpcoreWork : public c10d::Work {
     uint64_t sequence = 0;
     std::vector<at::Tensor> inputs;   // for the profiler
     std::vector<at::Tensor> outputs;  // what result() and the future give
+    FlightTicket ticket;
   };
 
   explicit HpcoreWork(Facts facts);
@@ -27,6 +29,7 @@ class HpcoreWork : public c10d::Work {
   void complete(std::exception_ptr error);  // null: it went well
   void complete(const Status& status);
   void set_source(int rank) { source_ = rank; }
+  void started() { ticket_.started(); }
   // What a waiting thread may do to make the operation move (point-to-point); returns when it is
   // complete.
   void set_driver(std::function<void()> driver) { driver_ = std::move(driver); }
@@ -46,6 +49,7 @@ class HpcoreWork : public c10d::Work {
   uint64_t sequence_;
   int source_ = -1;
   std::vector<at::Tensor> outputs_;
+  FlightTicket ticket_;
   std::function<void()> driver_;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hpcore.dataset import MappedDataset
     from hpcore.job import Job
     from hpcore.step import Step
+    from hpcore.store import Store
 
 __all__ = [
     "Aborted",
@@ -38,6 +39,7 @@ __all__ = [
     "MismatchError",
     "RosterChanged",
     "Step",
+    "Store",
     "Unsupported",
 ]
 
@@ -46,6 +48,7 @@ _LAZY = {
     "MappedDataset": "hpcore.dataset",
     "MicroBatch": "hpcore.batches",
     "Step": "hpcore.step",
+    "Store": "hpcore.store",
 }
 
 

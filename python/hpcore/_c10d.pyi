@@ -11,7 +11,56 @@ import torch.distributed.distributed_c10d
 import typing
 import typing_extensions
 
-__all__: list[str] = ["make_backend", "make_store"]
+__all__: list[str] = ["FlightRecorder", "MemoryBudget", "Store", "make_backend", "make_composite"]
+
+class Store(torch.distributed.distributed_c10d.Store):
+    """
+    A torch.distributed.Store over a SharedStore's native_handle; its keys begin with prefix. With a Worker's native_handle its waits raise RosterChanged when the generation is over.
+    """
+    def __init__(
+        self,
+        store: typing_extensions.CapsuleType,
+        prefix: str,
+        timeout: datetime.timedelta,
+        worker: typing.Any = None,
+        generation: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None: ...
+    @property
+    def prefix(self) -> str:
+        """
+        What its keys begin with.
+        """
+
+class FlightRecorder:
+    """
+    The last operations of this process's groups. Thread-safe.
+    """
+    def __init__(
+        self, capacity: typing.SupportsInt | typing.SupportsIndex, dump_prefix: str
+    ) -> None: ...
+    def in_flight(self, most: typing.SupportsInt | typing.SupportsIndex = 8) -> str:
+        """
+        What has begun and not ended, in one line.
+        """
+    def json(self) -> str:
+        """
+        All entries, in the format of torch's own flight recorder.
+        """
+
+class MemoryBudget:
+    """
+    Shared memory for the buffers of this process's groups, in bytes.
+    """
+    def __init__(
+        self,
+        total_bytes: typing.SupportsInt | typing.SupportsIndex = 67108864,
+        group_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304,
+    ) -> None: ...
+    @property
+    def taken_bytes(self) -> int:
+        """
+        What its groups have now; each group counts with this rank's area.
+        """
 
 def make_backend(
     store: torch.distributed.distributed_c10d.Store,
@@ -23,18 +72,22 @@ def make_backend(
     worker: typing.Any,
     generation: typing.SupportsInt | typing.SupportsIndex,
     rehearsal: bool,
+    recorder: FlightRecorder | None = None,
+    budget: MemoryBudget | None = None,
 ) -> torch._C._distributed_c10d.Backend:
     """
     The hpcore backend of one process group. worker: a Worker's native_handle or None.
     """
 
-def make_store(
-    store: typing_extensions.CapsuleType,
-    prefix: str,
+def make_composite(
+    cpu: torch._C._distributed_c10d.Backend,
+    store: torch.distributed.distributed_c10d.Store,
     timeout: datetime.timedelta,
-    worker: typing.Any = None,
-    generation: typing.SupportsInt | typing.SupportsIndex = 1,
-) -> torch.distributed.distributed_c10d.Store:
+    make: typing.Any,
+    device_type: str,
+    worker: typing.Any,
+    generation: typing.SupportsInt | typing.SupportsIndex,
+) -> torch._C._distributed_c10d.Backend:
     """
-    A torch.distributed.Store over a SharedStore's native_handle; its keys begin with prefix. With a Worker's native_handle its waits raise RosterChanged when the generation is over.
+    One backend of two: tensors on device_type go to the one that make(store, rank, size, timeout, name, global_ranks) returns when the first of them comes, all others to cpu.
     """

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlparse
 
 from hpcore.errors import DeadlineExceeded, HpcoreError, InvalidArgument
+from hpcore.groups import Hosts, Place, Resources, create
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Backend
@@ -43,27 +44,14 @@ def register() -> None:
     if not dist.is_available():
         return
     if "hpcore" not in dist.Backend.backend_list:
-        dist.Backend.register_backend("hpcore", _create_backend, extended_api=True, devices=["cpu"])
+        dist.Backend.register_backend(
+            "hpcore", _create_backend, extended_api=True, devices=["cpu", "cuda"]
+        )
     # torch.distributed.rendezvous, the attribute, is the function of that name.
     handlers = importlib.import_module("torch.distributed.rendezvous")._rendezvous_handlers
     handlers.setdefault("hpcore", _meet)
     if not isinstance(handlers["env"], _EnvMeeting):
         handlers["env"] = _EnvMeeting(handlers["env"])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the next groups of this process belong.
-
-    Outside `hpcore run` the worker is None and the generation 1.
-    """
-
-    store: _core.SharedStore
-    worker: _core.Worker | None
-    generation: int
-    rank: int
-    world_size: int
-    rehearsal: bool
 
 
 class _Places:
@@ -76,7 +64,10 @@ class _Places:
         self.lock = threading.Lock()
         self.stores: dict[str, _core.SharedStore] = {}
         self.counts: dict[str, int] = {}
-        self.current: _Place | None = None
+        self.current: Place | None = None
+        self.current_prefix = ""
+        self.hosts = Hosts()
+        self.shared: Resources | None = None
 
     def next_prefix(self, scope: str) -> str:
         """Keys of each default group have a prefix of their own, the same in all ranks."""
@@ -84,6 +75,17 @@ class _Places:
             count = self.counts.get(scope, 0)
             self.counts[scope] = count + 1
         return f"c10d/{scope}/{count}/"
+
+    def of(self, store: Any) -> Place | None:
+        """The place of a group whose store this is; None for stores that a caller brought."""
+        return self.current if getattr(store, "prefix", None) == self.current_prefix else None
+
+    def resources(self) -> Resources:
+        """Made with the first group."""
+        with self.lock:
+            if self.shared is None:
+                self.shared = Resources(os.environ)
+            return self.shared
 
 
 _places = _Places()
@@ -125,7 +127,7 @@ def _meet(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **_options: Any) -> M
         store = _open_store(name, rank, world_size, timeout.total_seconds())
         with _places.lock:
             _places.stores[name] = store
-    yield from _hand_over(_Place(store, None, 1, rank, world_size, rehearsal=False), name, timeout)
+    yield from _hand_over(Place(store, None, 1, rank, world_size, rehearsal=False), name, timeout)
 
 
 def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
@@ -138,7 +140,7 @@ def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
     named = roster is not None and roster.rank_of(worker.slot) is not None
     if job.standby and not named:  # it may only rehearse, under the identity it was given
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        place = _Place(store, worker, 0, rank, world_size, rehearsal=True)
+        place = Place(store, worker, 0, rank, world_size, rehearsal=True)
         yield from _hand_over(place, f"standby/{worker.slot}.{worker.incarnation}", timeout)
         return
     roster = _await_roster(worker, timeout.total_seconds())
@@ -146,7 +148,7 @@ def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
     assert rank_held is not None
     if rank_held == 0:
         _forget_older(store, roster.generation)
-    place = _Place(store, worker, roster.generation, rank_held, roster.world_size, rehearsal=False)
+    place = Place(store, worker, roster.generation, rank_held, roster.world_size, rehearsal=False)
     yield from _hand_over(place, f"g{roster.generation}", timeout)
 
 
@@ -192,13 +194,14 @@ def _forget_older(store: _core.SharedStore, generation: int) -> None:
             store.delete(key)
 
 
-def _hand_over(place: _Place, scope: str, timeout: timedelta) -> Meeting:
+def _hand_over(place: Place, scope: str, timeout: timedelta) -> Meeting:
     from hpcore import _c10d
 
-    _places.current = place
-    store = _c10d.make_store(
+    prefix = _places.next_prefix(scope)
+    _places.current, _places.current_prefix = place, prefix
+    store = _c10d.Store(
         place.store.native_handle,
-        _places.next_prefix(scope),
+        prefix,
         timeout,
         place.worker.native_handle if place.worker is not None and not place.rehearsal else None,
         place.generation,
@@ -230,66 +233,37 @@ def _meeting_name(url: str) -> str:
 
 def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _core.SharedStore:
     """Rank 0 makes the store in a memfd, the others find it through /proc. No socket, no file."""
-    from hpcore import _core
+    from hpcore.store import await_memory, create_memory
 
     if rank == 0:
-        private = world_size == 1
-        store = _core.SharedStore.create(_STORE_BYTES, "hpcore-alone" if private else name)
-        store.set("creator", str(os.getpid()))
-        return store
-    deadline = time.monotonic() + timeout_s
-    pause_s = 0.002
-    while True:
-        found = _find_store(name)
-        if found is not None:
-            return found
-        if time.monotonic() >= deadline:
-            raise DeadlineExceeded(
-                f"hpcore://: rank {rank} found no store of rank 0 on this node within "
-                f"{timeout_s:.1f} s (memfd {name}). Is rank 0 running, under the same user and "
-                "with the same MASTER_PORT?"
-            )
-        time.sleep(pause_s)
-        pause_s = min(0.05, pause_s * 1.5)
-
-
-def _find_store(name: str) -> _core.SharedStore | None:
-    from hpcore import _core
-
-    wanted = f"/memfd:{name} (deleted)"
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        folder = f"/proc/{entry.name}/fd"
-        try:
-            for descriptor in os.listdir(folder):
-                path = f"{folder}/{descriptor}"
-                if os.readlink(path) != wanted:
-                    continue
-                store = _core.SharedStore.open_path(path)
-                # Only rank 0 itself counts: an older job's member may still hold an older store.
-                if store.check(["creator"]) and store.get("creator", 0.0) == entry.name.encode():
-                    return store
-        except (OSError, HpcoreError):
-            continue  # not ours to look at, gone meanwhile, or not formatted yet
-    return None
+        return create_memory("hpcore-alone" if world_size == 1 else name, _STORE_BYTES)
+    return await_memory(name, timeout_s, f"hpcore://: rank {rank} found no store of rank 0")
 
 
 def _create_backend(options: Any, _backend_options: Any) -> Backend:
     """Called by torch for each group: the default one and each sub-group."""
     from hpcore import _c10d
 
-    place = _places.current
-    worker = None if place is None else place.worker
-    backend: Backend = _c10d.make_backend(
-        options.store,
-        options.group_rank,
-        options.group_size,
-        options.timeout,
-        options.group_id,
-        list(options.global_ranks_in_group),
-        None if worker is None else worker.native_handle,
-        1 if place is None else place.generation,
-        place is not None and place.rehearsal,
-    )
-    return backend
+    store = options.store
+    while hasattr(store, "underlying_store"):  # torch gives each group a prefix of its own
+        store = store.underlying_store
+    place = _places.of(store)
+    members = list(options.global_ranks_in_group)
+    if isinstance(store, _c10d.Store):  # shared memory: whoever has it is on this host
+        _places.hosts.forget()
+        one_host = True
+    else:
+        one_host = _places.hosts.all_one(
+            options.store, options.group_rank, options.group_size, members
+        )
+    return create(options, place, one_host, _places.resources())
+
+
+def flight_record() -> dict[str, Any]:
+    """The last operations of this process's hpcore groups, and how far each came.
+
+    In the format of torch's own flight recorder (version 2.10, without stack traces), which
+    torch.distributed.flight_recorder analyses. Thread-safe; does not block.
+    """
+    found: dict[str, Any] = json.loads(_places.resources().recorder.json())
+    return found

@@ -91,7 +91,7 @@ def _as_rank(
 
     distributed.register()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    c10d_store = _c10d.make_store(store.native_handle, "test/", timedelta(seconds=TIMEOUT_S))
+    c10d_store = _c10d.Store(store.native_handle, "test/", timedelta(seconds=TIMEOUT_S))
     dist.init_process_group(
         backend,
         store=c10d_store,

@@ -143,16 +143,29 @@ def test_c10d_message_errors_name_the_peer() -> None:
     run_ranks(2, work)
 
 
-def test_c10d_death_of_a_peer_leaves_a_receive_to_its_deadline() -> None:
+def test_c10d_death_of_a_peer_ends_messages_with_it_only() -> None:
     def work(rank: int) -> None:
-        group = dist.new_group([0, 1], timeout=timedelta(milliseconds=300))
         dist.barrier()
         if rank == 1:
+            dist.isend(torch.full((3,), 7.0), 0)
             os.kill(os.getpid(), signal.SIGKILL)
-        with pytest.raises(errors.DeadlineExceeded, match="missing rank 1"):
-            dist.recv(torch.empty(3), 1, group=group)
+        if rank == 0:
+            sent_before = torch.empty(3)
+            dist.recv(sent_before, 1)
+            assert sent_before.tolist() == [7.0] * 3
+            from_living = dist.irecv(torch.empty(3), 2)
+            with pytest.raises(errors.PeerDead, match=r"rank 1 .*has ended"):
+                dist.recv(torch.empty(3), 1)
+            with pytest.raises(errors.PeerDead, match=r"rank 1 .*has ended"):
+                dist.isend(torch.zeros(BIG), 1).wait()
+            assert not from_living.is_completed()
+            dist.send(torch.empty(1), 2)
+            from_living.wait()
+        elif rank == 2:
+            dist.recv(torch.empty(1), 0)
+            dist.send(torch.empty(3), 0)
 
-    run_ranks(2, work, expect_killed=(1,))
+    run_ranks(3, work, expect_killed=(1,))
 
 
 MEMBERS = ([0, 1, 2], [0, 1], [1, 2])
