@@ -35,7 +35,7 @@ class Communicator {
   [[nodiscard]] int size() const { return size_; }
   [[nodiscard]] uint64_t generation() const { return channel_ ? channel_->generation() : 0; }
   [[nodiscard]] bool rehearsing() const { return channel_ == nullptr; }
-  [[nodiscard]] uint64_t sequence() const { return sequence_; }  // operations begun
+  [[nodiscard]] uint64_t sequence() const { return sequence_; }  // operations begun; any thread
 
   // In place; a list of buffers is one range, and only its total must agree between ranks.
   Status all_reduce(Buffers buffers, DType dtype, Reduction reduction, const Limits& limits);
@@ -76,7 +76,7 @@ class Communicator {
   std::shared_ptr<Channel> channel_;  // null: rehearsal
   int rank_;
   int size_;
-  uint64_t sequence_ = 0;
+  std::atomic<uint64_t> sequence_{0};
   uint64_t step_ = 0;  // the same on all ranks between operations
   Status broken_;
   std::atomic<bool> aborted_{false};  // rehearsal has no channel

@@ -88,6 +88,7 @@ Status Operation::begin() {
   signature_ = mixed(signature_, header.factor_bits);
   if (request_.same_elements) signature_ = mixed(signature_, header.elements);
   own.signature[sequence_ & 1].store(signature_, std::memory_order_relaxed);
+  own.begun.store(stamp(channel_.generation(), sequence_), std::memory_order_relaxed);
   own.drained.store(stamp(channel_.generation(), base_), std::memory_order_release);
   return {};
 }
@@ -233,14 +234,13 @@ Status Operation::timed_out(Word word, uint64_t target, int rank) const {
     if (other == channel_.index() || (rank != kAll && other != rank)) continue;
     const ControlBlock& control = channel_.control(other);
     if ((control.*word).load(std::memory_order_acquire) >= target) continue;
-    const uint64_t filled = control.filled.load(std::memory_order_acquire);
+    // Not the headers: that rank may be writing them now.
+    const uint64_t begun = control.begun.load(std::memory_order_relaxed);
     missing += (count++ ? ", " : "") + std::to_string(other);
-    if (generation_of(filled) != channel_.generation()) {
+    if (generation_of(begun) != channel_.generation()) {
       missing += " (never arrived in this generation)";
     } else {
-      missing +=
-          " (last seen in operation " +
-          std::to_string(std::max(control.headers[0].sequence, control.headers[1].sequence)) + ")";
+      missing += " (last seen in operation " + std::to_string(count_of(begun)) + ")";
     }
   }
   return {Code::kTimeout, describe() + " timed out after " + seconds_since(begun_) + ": " +
