@@ -3,13 +3,14 @@ processes, turn by turn.
 
 A sample is the time of one blocking call from Python, that of the slowest rank. Each contender's
 result is checked before it is timed. Bandwidth is bus bandwidth (see exercises), held against Gloo
-and against memcpy: what all ranks together copy at the same time from their own memory to their
-own memory.
+and against memcpy: the copies that nobody can avoid (see exercises.COPIES), at the speed at which
+all ranks at once copy, into memory of their own, what the next rank has just written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from hpcore.bench.exercises import FACTORS, Case, Exercise, size_name
+from hpcore.bench.exercises import COPIES, FACTORS, Case, Exercise
 from hpcore.bench.ranks import busy_loop, run_ranks
 from hpcore.bench.result import Report, Result
 
@@ -83,15 +84,24 @@ def measure(options: CollectivesOptions) -> Report:
         "factor x size / latency, factor for n ranks: all_reduce 2(n-1)/n, broadcast 1, others "
         "(n-1)/n, size that of the larger buffer of a rank"
     )
+    report.notes.append(
+        "memcpy: the bandwidth if each rank did nothing but the copies that it cannot avoid, at "
+        "the speed at which all ranks at once copy what another has just written; for n ranks and "
+        "size S: all_reduce 2(n-1)/n S + (n+1)/2n S, broadcast S, all_gather S + S/n, "
+        "reduce_scatter (n-1)/n S + (n+1)/2n S, all_to_all 2(n-1)/n S + S/n"
+    )
     return report
 
 
 def _run(options: CollectivesOptions, ranks: int, cases: list[Case]) -> list[Times]:
     name = f"bench-{os.getpid()}-{ranks}-{time.monotonic_ns()}"
+    shared = mmap.mmap(-1, ranks * max(case.size_bytes for case in cases))
 
     def body(rank: int) -> list[Times]:
         with groups(name, rank, ranks) as found:
-            return [_time(case, rank, ranks, found, options.seconds_a_case) for case in cases]
+            return [
+                _time(case, rank, ranks, found, options.seconds_a_case, shared) for case in cases
+            ]
 
     found = run_ranks(ranks, body, timeout_s=1800.0)
     return [_slowest(times) for times in zip(*found, strict=True)]
@@ -115,7 +125,12 @@ def groups(name: str, rank: int, ranks: int) -> Any:
 
 
 def _time(
-    case: Case, rank: int, ranks: int, groups: dict[str, Any], seconds_a_case: float
+    case: Case,
+    rank: int,
+    ranks: int,
+    groups: dict[str, Any],
+    seconds_a_case: float,
+    shared: mmap.mmap,
 ) -> Times:
     import torch.distributed as dist
 
@@ -131,10 +146,29 @@ def _time(
             dist.barrier(groups[name])
             times.calls[name] += seconds(partial(exercise.run, groups[name]), counts[name])
         if case.size_bytes >= BANDWIDTH_FROM_BYTES:
-            dist.barrier()
-            target = exercise.whole.clone()
-            times.copies += seconds(partial(target.copy_, exercise.whole), 5)[1:]
+            times.copies += copies(case.size_bytes, rank, ranks, shared)
     return times
+
+
+def copies(
+    size_bytes: int, rank: int, ranks: int, shared: mmap.mmap, count: int = 4
+) -> list[float]:
+    """Seconds of a memcpy of what the next rank has just written, all ranks at once."""
+    import torch
+    import torch.distributed as dist
+
+    own, other = (
+        torch.frombuffer(shared, dtype=torch.uint8, count=size_bytes, offset=r * size_bytes)
+        for r in (rank, (rank + 1) % ranks)
+    )
+    target = torch.empty_like(other)
+    taken = []
+    for turn in range(count + 1):
+        own.fill_(turn)
+        dist.barrier()
+        taken += seconds(partial(target.copy_, other), 1)
+        dist.barrier()
+    return taken[1:]  # the first touched fresh pages
 
 
 def agreed(value: float) -> float:
@@ -184,5 +218,5 @@ def _add(report: Report, found: list[Times], ranks: int, label: str) -> None:
         rates = {name: [moved / s for s in calls] for name, calls in times.calls.items()}
         result = report.add(Result(case.name(label), "bandwidth", "B/s", rates["hpcore"]))
         result.hold_against("gloo", rates["gloo"])
-        copied = [case.size_bytes / s for s in times.copies]
-        result.hold_against("memcpy", copied, f"{size_name(case.size_bytes)} a rank, all at once")
+        least = COPIES[case.operation](ranks)
+        result.hold_against("memcpy", [moved / (least * s) for s in times.copies], "see notes")

@@ -27,6 +27,19 @@ FACTORS: dict[str, Callable[[int], float]] = {
 """Bytes on the bus for each byte of size, by operation, as a function of the number of ranks."""
 
 
+COPIES: dict[str, Callable[[int], float]] = {
+    "all_reduce": lambda n: 2 * (n - 1) / n + (n + 1) / (2 * n),
+    "broadcast": lambda n: 1.0,
+    "all_gather": lambda n: 1 + 1 / n,
+    "reduce_scatter": lambda n: (n - 1) / n + (n + 1) / (2 * n),
+    "all_to_all": lambda n: 2 * (n - 1) / n + 1 / n,
+}
+"""Bytes that each rank must copy for each byte of size, by operation, as a function of the number
+of ranks: what others want into shared memory, what it wants out of there, its own part from tensor to
+tensor. A reduction of n parts reads n bytes and writes one: (n + 1) / 2 of a copy, which does both.
+"""
+
+
 @dataclass(frozen=True)
 class Case:
     """One row: an operation, a dtype by torch's name, bytes of the larger buffer of a rank."""

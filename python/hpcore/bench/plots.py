@@ -39,6 +39,8 @@ def plot_collectives(report: Report, path: str | os.PathLike[str]) -> None:
         lambda: defaultdict(list)
     )
     for result in report.results:
+        if result.metric not in ("latency", "bandwidth"):
+            continue
         operation, dtype, _, ranks = result.case.split("/")
         rows[operation, dtype, ranks][result.metric].append(result)
     figure = Figure(figsize=(11, 2.6 * max(1, len(rows))), layout="constrained")

@@ -105,6 +105,7 @@ def overhead(quick: bool, json_file: Path | None, rounds: int) -> None:
 @click.option("--ranks", type=click.IntRange(2), multiple=True, default=(2, 4), show_default=True)
 @click.option("--op", "operations", multiple=True, help="Only these, e.g. --op all_reduce.")
 @click.option("--no-oversubscribed", is_flag=True, help="Leave out the runs beside a busy loop.")
+@click.option("--no-training", is_flag=True, help="Leave out the steps of DDP and FSDP2.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="A .svg, .png or .pdf (matplotlib).")
 def collectives(
     quick: bool,
@@ -112,10 +113,11 @@ def collectives(
     ranks: tuple[int, ...],
     operations: tuple[str, ...],
     no_oversubscribed: bool,
+    no_training: bool,
     plot: str | None,
 ) -> None:
     """The hpcore backend's operations against Gloo's and memcpy, from Python, by size."""
-    from hpcore.bench import plots
+    from hpcore.bench import plots, training
     from hpcore.bench.collectives import CollectivesOptions, measure
     from hpcore.bench.exercises import FACTORS
 
@@ -135,6 +137,8 @@ def collectives(
         if plot is not None:
             plots.check(plot)
         report = measure(options)
+        if not (quick or no_training or operations):
+            training.measure(report, ranks, 5, _say)
         if plot is not None:
             plots.plot_collectives(report, plot)
         return report
