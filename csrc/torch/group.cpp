@@ -112,7 +112,24 @@ Result<std::shared_ptr<Exchange>> Group::exchange(TimePoint deadline) {
   return exchange_;
 }
 
+// A group's errors count its members from 0; logs and other groups know them by other numbers.
+Status Group::with_global_ranks(Status status) const {
+  const auto code = status.code();
+  if (code != Code::kTimeout && code != Code::kPeerDead && code != Code::kMismatch) return status;
+  std::string named;
+  bool same = true;
+  for (size_t i = 0; i < facts_.global_ranks.size(); ++i) {
+    const int64_t rank = facts_.global_ranks[i];
+    named += (i == 0 ? "" : ", ") + std::to_string(rank);
+    same = same && rank == static_cast<int64_t>(i);
+  }
+  if (same) return status;
+  return {code, status.message() + ". Members 0, 1, ... of group '" + facts_.name +
+                    "' are the global ranks " + named};
+}
+
 Status Group::with_flight(Status status) const {
+  status = with_global_ranks(std::move(status));
   if (status.code() != Code::kTimeout || !facts_.recorder) return status;
   std::string message = status.message();
   const std::string flying = facts_.recorder->in_flight();

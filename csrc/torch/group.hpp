@@ -59,6 +59,7 @@ class Group {
     return !facts_.rehearsal && facts_.revocation->revoked(facts_.generation);
   }
   void abort();
+  // In a subgroup, an error also tells its members' ranks in the job.
   // A timeout also tells what else of this process is in flight, and where the dump is.
   [[nodiscard]] Status with_flight(Status status) const;
 
@@ -68,6 +69,7 @@ class Group {
   Status find_memory(TimePoint deadline);
   Status make_channel();
   [[nodiscard]] Status standing() const;
+  [[nodiscard]] Status with_global_ranks(Status status) const;
 
   Facts facts_;
   std::mutex connecting_;  // held while rank 0 is waited for; the rest below is guarded by mutex_

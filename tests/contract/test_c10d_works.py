@@ -212,22 +212,47 @@ def test_c10d_disagreements_are_named_on_all_ranks() -> None:
             assert re.search(pattern, text) or re.search(backwards, text), (name, rank, text)
 
 
-def test_c10d_monitored_barrier_names_dead_and_late_ranks() -> None:
-    def work(rank: int) -> str | None:
-        group = dist.new_group(timeout=timedelta(seconds=40))
-        limit = timedelta(milliseconds=300)
+def test_c10d_monitored_barrier_names_late_ranks() -> None:
+    def work(rank: int) -> str:
+        group = dist.new_group()
         group.monitored_barrier(timedelta(seconds=40), True)
         store = dist.distributed_c10d._get_default_store()
-        if rank == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if rank == 3:  # comes when the others have given up
+        if rank > 1:  # late: the others have given up
             store.wait(["gave up 0", "gave up 1"])
+            return ""
         with pytest.raises(errors.DeadlineExceeded, match="barrier") as caught:
-            group.monitored_barrier(limit, True)
+            group.monitored_barrier(timedelta(milliseconds=200), True)
         store.set(f"gave up {rank}", b"")
         return str(caught.value)
 
-    told = run_ranks(4, work, expect_killed=(2,))
-    for text in told[:2]:
+    for text in run_ranks(4, work)[:2]:
         assert re.search(r"2 of 4 ranks are missing: 2 \(.*, 3 \(", text), text
-    assert "1 of 4 ranks are missing: 2 (" in told[3], told[3]
+
+
+def test_c10d_monitored_barrier_names_a_dead_rank_at_once() -> None:
+    def work(rank: int) -> str:
+        group = dist.new_group()
+        group.monitored_barrier(timedelta(seconds=50), True)
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with pytest.raises(errors.PeerDead) as caught:
+            group.monitored_barrier(timedelta(seconds=50), True)
+        return str(caught.value)
+
+    told = run_ranks(3, work, expect_killed=(1,))
+    assert all("rank 1 of 3" in text and "barrier" in text for text in (told[0], told[2])), told
+
+
+def test_c10d_missing_ranks_of_a_subgroup_are_global_ones() -> None:
+    def work(rank: int) -> str:
+        group = dist.new_group([0, 2], timeout=timedelta(milliseconds=200))
+        if rank != 0:
+            dist.barrier()
+            return ""
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            dist.barrier(group=group)
+        dist.barrier()
+        return str(caught.value)
+
+    told = run_ranks(3, work)[0]
+    assert "ranks are missing: 1 (" in told and "are the global ranks 0, 2" in told, told
