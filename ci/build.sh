@@ -13,7 +13,8 @@ if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=cc
 cmake -S "$root" -B "$build" -G Ninja -DPython_EXECUTABLE="$python" "${launcher[@]}" "$@" >"$build/configure.log" ||
   { cat "$build/configure.log" >&2; exit 1; }
 cmake --build "$build"
-for library in "$build"/csrc/libhpcore.so "$build"/csrc/_core*.so "$build"/csrc/_c10d*.so; do
+rm -f "$root"/python/hpcore/_c10d.*.so  # of older trees: it would be found before _c10d.py
+for library in "$build"/csrc/libhpcore.so "$build"/csrc/_core*.so "$build"/csrc/_c10d_*.so; do
   [ -e "$library" ] || continue
   cp "$library" "$root/python/hpcore/.new.so" && mv "$root/python/hpcore/.new.so" "$root/python/hpcore/$(basename "$library")"
 done

@@ -1,8 +1,8 @@
-"""scikit-build-core, plus one thing: a build without torch at hand asks for the pinned torch.
+"""scikit-build-core, plus one thing: a build without a fitting torch at hand asks for one.
 
-`_c10d` is compiled against torch. Where the environment that hpcore is installed into has that
-torch already, it is used (see ci/torch.cmake); otherwise pip puts it into the isolated build
-environment.
+`_c10d` is compiled against torch. Where the environment that hpcore is installed into has a torch
+that hpcore knows, that one is used (see ci/torch.cmake); otherwise pip puts the newest of them into
+the isolated build environment: the one that pip chooses for hpcore's dependency, too.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from scikit_build_core.build import (  # noqa: F401  hooks that are handed throu
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pinned_torch() -> str:
-    """The version of torch in pyproject.toml, such as "2.13.0"."""
-    found = re.search(r'"torch==([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
-    if found is None:
-        raise RuntimeError("pyproject.toml pins no torch: dependencies must hold torch==VERSION")
-    return found[1]
+def known_torch() -> list[str]:
+    """The versions of torch in pyproject.toml's [tool.hpcore], such as "2.13.0"; oldest first."""
+    found = re.search(r"^torch = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    versions = re.findall(r'"([0-9.]+)"', found[1]) if found else []
+    if not versions:
+        raise RuntimeError("pyproject.toml: [tool.hpcore] must hold torch = [VERSION, ...]")
+    return versions
 
 
 def installed_torch() -> str | None:
@@ -43,16 +44,25 @@ def installed_torch() -> str | None:
     return None
 
 
-def _with_torch(requires: list[str]) -> list[str]:
-    pinned = pinned_torch()
-    return requires if installed_torch() == pinned else [*requires, f"torch=={pinned}"]
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _with_torch(requires: list[str], config_settings: Any) -> list[str]:
+    if any("HPCORE_TORCH_ROOTS" in setting for setting in config_settings or {}):
+        return requires  # ci/wheel.sh says which
+    known = [_minor(version) for version in known_torch()]
+    installed = installed_torch()
+    if installed and _minor(installed) in known:
+        return requires
+    return [*requires, f"torch=={known[-1]}.*"]
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     """What building a wheel needs besides build-system.requires."""
-    return _with_torch(_build.get_requires_for_build_wheel(config_settings))
+    return _with_torch(_build.get_requires_for_build_wheel(config_settings), config_settings)
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     """What an editable install needs besides build-system.requires."""
-    return _with_torch(_build.get_requires_for_build_editable(config_settings))
+    return _with_torch(_build.get_requires_for_build_editable(config_settings), config_settings)

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # The virtual environment: made when it is missing, filled when pyproject.toml's requirements changed; else done at once.
-# usage: install.sh PYTHON VENV      TORCH_INDEX=URL takes torch from that index (PyTorch's CPU-only builds, say)
+# usage: install.sh PYTHON VENV      TORCH_INDEX=URL takes torch from that index (PyTorch's CPU-only builds, say);
+#        TORCH_VERSION=2.14.1 takes another torch than the first of [tool.hpcore]
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=$1 venv=$2
 fail() { echo "hpcore: $*" >&2; exit 1; }
+
+torch=torch==${TORCH_VERSION:-$(sed -n 's/^torch = \["\([0-9.]*\)".*/\1/p' pyproject.toml)}
 
 own_metadata() {  # hpcore itself: entry points and command, when pyproject.toml changed; two seconds
   local want
@@ -15,7 +18,7 @@ own_metadata() {  # hpcore itself: entry points and command, when pyproject.toml
   echo "$want" >"$venv/.metadata"
 }
 
-want=$({ "$python" -V; sed -n '/^dependencies/p; /^\[dependency-groups\]/,/^\[tool/p' pyproject.toml; pwd; } | cksum)
+want=$({ "$python" -V; sed -n '/^dependencies/p; /^torch = /p; /^\[dependency-groups\]/,/^\[tool/p' pyproject.toml; echo "$torch"; pwd; } | cksum)
 if [ "$(cat "$venv/.installed" 2>/dev/null)" = "$want" ]; then
   own_metadata
   exit
@@ -39,7 +42,6 @@ echo "hpcore: making $venv (once; some minutes)"
 [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
   "$python" -m venv --clear "$venv" || fail "$python cannot make a virtual environment: install python3-venv (Debian: apt install python3-venv)."
 pip install -q --upgrade 'pip>=25.1' || exit 1
-torch=$(sed -n 's/^dependencies.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 pip install -q ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch" || exit 1
 pip install -q --group dev $("$python" - <<'PY'
 import re

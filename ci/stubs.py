@@ -1,12 +1,14 @@
 """The stubs of the native modules: compares them with what is built, or writes them anew (--write).
 
 They are generated from the docstrings that pybind11 makes, so whatever a binding says is what mypy
-and an editor see. A module that is not built (_c10d without torch) is left out.
+and an editor see. A module that is not built (_c10d without torch) is left out. The stub of _c10d
+is made from the module for the torch that is installed: all of them must say the same.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -33,18 +35,31 @@ def generate(module: str, folder: Path) -> str:
     return made.read_text()
 
 
+def native_module(module: str) -> str | None:
+    """What is compiled behind hpcore.<module>; None if it is not built."""
+    if module == "_c10d":
+        from hpcore import _torch_choice, errors
+
+        try:
+            return _torch_choice.native_module(importlib.metadata.version("torch"))
+        except (errors.WrongTorch, importlib.metadata.PackageNotFoundError):
+            return None
+    return module if importlib.util.find_spec(f"hpcore.{module}") else None
+
+
 def main() -> int:
     """Checks or writes; the exit code."""
     write = "--write" in sys.argv
     stale = False
     sys.path.insert(0, str(ROOT / "python"))
     for module in ("_core", "_c10d"):
-        if importlib.util.find_spec(f"hpcore.{module}") is None:
+        native = native_module(module)
+        if native is None:
             print(f"{module} is not built: its stub is left as it is")
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                new = generate(module, Path(folder))
+                new = generate(native, Path(folder))
             except subprocess.CalledProcessError as error:
                 print(f"no stub of {module}:\n{error.stdout}{error.stderr}")
                 stale = True

@@ -8,6 +8,7 @@ process still holds. Whatever is left is ended or named, and the test fails: the
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -60,9 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _why_no_torch() -> str | None:
     if importlib.util.find_spec("torch") is None:
-        return "torch is not installed: pip install torch==2.13.0"
-    if importlib.util.find_spec("hpcore._c10d") is None:
-        return "hpcore._c10d is not built: make build"
+        return "torch is not installed: make install"
+    from hpcore import _torch_choice, errors
+
+    try:
+        _torch_choice.native_module(importlib.metadata.version("torch"))
+    except errors.WrongTorch as error:
+        return str(error)
     return None
 
 

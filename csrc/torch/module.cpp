@@ -138,7 +138,7 @@ void register_composite(py::module_& module) {
 }  // namespace
 }  // namespace hpcore::torch_binding
 
-PYBIND11_MODULE(_c10d, module) {
+PYBIND11_MODULE(HPCORE_C10D_MODULE, module) {  // _c10d_<major>_<minor> of torch
   module.doc() = "hpcore's c10d store and backend";
   pybind11::module_::import("torch.distributed");  // registers the base classes
   hpcore::torch_binding::register_errors();

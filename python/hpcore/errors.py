@@ -47,6 +47,10 @@ class Unsupported(HpcoreError, NotImplementedError):
     """This operation, dtype or kernel feature is not available."""
 
 
+class WrongTorch(Unsupported, ImportError):
+    """The c10d backend is not built for the torch that is installed."""
+
+
 class SystemCallError(HpcoreError, OSError):
     """A system call failed; the message carries errno."""
 
