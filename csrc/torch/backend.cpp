@@ -11,6 +11,10 @@ namespace hpcore::torch_binding {
 HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeout)
     : Backend(facts.rank, facts.size),
       options_(c10::make_intrusive<Options>("hpcore", timeout)),
+      first_store_(facts.store),
+      handle_(MemberHandle::fresh(facts.global_ranks.empty()
+                                      ? facts.rank
+                                      : facts.global_ranks.at(static_cast<size_t>(facts.rank)))),
       group_(std::make_shared<Group>(std::move(facts))) {
   options_->group_name = group_->facts().name;
   for (const int64_t rank : group_->facts().global_ranks) {
@@ -22,24 +26,34 @@ HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeo
   }
 }
 
-HpcoreBackend::~HpcoreBackend() { abort(); }
+HpcoreBackend::~HpcoreBackend() { cut_short(); }
 
-void HpcoreBackend::abort() {
+std::shared_ptr<Group> HpcoreBackend::group() const {
+  const std::lock_guard lock(group_mutex_);
+  return group_;
+}
+
+void HpcoreBackend::cut_short() {
   without_gil([this] {
-    group_->abort();
+    group()->abort();
     executor_.finish();
   });
+}
+
+void HpcoreBackend::abort() {
+  hooks_->run();
+  cut_short();
 }
 
 void HpcoreBackend::shutdown() {
   without_gil([this] {
     executor_.finish();
-    group_->abort();
+    group()->abort();
   });
 }
 
 c10d::ErrorType HpcoreBackend::getError() {
-  return group_->revoked() ? c10d::ErrorType::REMOTE_ERROR : c10d::ErrorType::SUCCESS;
+  return group()->revoked() ? c10d::ErrorType::REMOTE_ERROR : c10d::ErrorType::SUCCESS;
 }
 
 std::chrono::milliseconds HpcoreBackend::chosen(std::chrono::milliseconds timeout) const {
@@ -56,8 +70,9 @@ c10::intrusive_ptr<HpcoreWork> HpcoreBackend::begin(const Call& call) {
                                               chosen(call.timeout)};
     ticket = {recorder, recorder->begin(recorded_, operation, call.inputs, call.outputs)};
   }
-  auto work = c10::make_intrusive<HpcoreWork>(HpcoreWork::Facts{
-      getRank(), call.type, call.title, sequence, call.inputs, call.outputs, std::move(ticket)});
+  auto work = c10::make_intrusive<HpcoreWork>(
+      HpcoreWork::Facts{getRank(), call.type, call.title, sequence, call.inputs, call.outputs,
+                        std::move(ticket), chosen(call.timeout)});
   const std::lock_guard lock(coalescing_mutex_);
   if (coalescing_) coalesced_.push_back(work);
   return work;
@@ -66,13 +81,15 @@ c10::intrusive_ptr<HpcoreWork> HpcoreBackend::begin(const Call& call) {
 WorkPtr HpcoreBackend::submit(const Call& call, Body body) {
   auto work = begin(call);
   const auto timeout = chosen(call.timeout);
-  auto job = [work, body = std::move(body), timeout, group = group_, title = call.title] {
+  auto job = [work, body = std::move(body), timeout, group = group_, hooks = hooks_,
+              title = call.title] {
     Status status;
     work->started();
     try {
       const collective::Limits limits{Clock::now() + timeout};
       auto communicator = group->communicator(limits.deadline);
       status = communicator.ok() ? body(*communicator.value(), limits) : communicator.status();
+      if (status.code() == Code::kTimeout) hooks->run();
     } catch (const c10::Error& error) {
       status = {Code::kInvalid, std::string(title) + ": " + error.what_without_backtrace()};
     } catch (...) {

@@ -5,14 +5,16 @@
 // lives as long as a member maps it. Lifecycle: one for each process group, bound to one
 // generation. The communicator is made at first use, so that a group costs nothing before; rank 0
 // publishes its memory at once. When the generation is revoked every operation raises
-// RosterChanged, now and later; make a new group then. shutdown() ends what was submitted, abort()
-// cuts it short.
+// RosterChanged, now and later; make a new group then, or (torch 2.14) reconfigure() this one:
+// operations must not be submitted beside that. shutdown() ends what was submitted, abort() cuts it
+// short.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include "torch/executor.hpp"
 #include "torch/group.hpp"
+#include "torch/membership.hpp"
 #include "torch/tensors.hpp"
 #include "torch/work.hpp"
 
@@ -79,6 +81,17 @@ class HpcoreBackend final : public c10d::Backend {
   WorkPtr recv(Tensors& tensors, int from, int tag) override;
   WorkPtr recvAnysource(Tensors& tensors, int tag) override;
 
+#if HPCORE_TORCH_MINOR >= 14
+  bool supportsReconfigure() const override { return true; }
+  c10d::ReconfigureHandle get_reconfigure_handle() const override;
+  WorkPtr reconfigure(const c10d::ReconfigureOptions& options) override;
+  // Run before abort(), and when an operation reaches its deadline.
+  void registerAbortHook(int64_t hook_id, c10d::AbortHook hook) override;
+  void unregisterAbortHook(int64_t hook_id) override;
+  WorkPtr gather_single(at::Tensor& output, at::Tensor& input,
+                        const c10d::GatherOptions& options) override;
+#endif
+
  private:
   using Body = std::function<Status(collective::Communicator&, const collective::Limits&)>;
   struct Call {
@@ -90,6 +103,9 @@ class HpcoreBackend final : public c10d::Backend {
     Tensors outputs;
   };
 
+  [[nodiscard]] std::shared_ptr<Group> group() const;  // also beside a reconfigure()
+  void cut_short();
+  void move_to(const Group::Facts& facts, TimePoint deadline);
   c10::intrusive_ptr<HpcoreWork> begin(const Call& call);
   WorkPtr submit(const Call& call, Body body);
   WorkPtr post(const Call& call, Staged staged, int peer, int tag);
@@ -98,8 +114,12 @@ class HpcoreBackend final : public c10d::Backend {
   [[nodiscard]] std::chrono::milliseconds chosen(std::chrono::milliseconds timeout) const;
 
   c10::intrusive_ptr<Options> options_;
-  std::shared_ptr<Group> group_;
-  int recorded_ = 0;  // this group's number in the flight recorder
+  c10::intrusive_ptr<c10d::Store> first_store_;
+  MemberHandle handle_;
+  std::shared_ptr<AbortHooks> hooks_ = std::make_shared<AbortHooks>();
+  mutable std::mutex group_mutex_;
+  std::shared_ptr<Group> group_;  // read without the mutex by operations, see above
+  int recorded_ = 0;              // this group's number in the flight recorder
   std::atomic<uint64_t> sequence_{0};
   std::atomic<uint64_t> splits_{0};
   std::mutex coalescing_mutex_;

@@ -58,6 +58,11 @@ bool Executor::submit(Job job, bool caller_waits) {
   return true;
 }
 
+void Executor::reopen() {
+  const std::lock_guard lock(state_->mutex);
+  state_->finished = false;
+}
+
 void Executor::finish() {
   std::thread thread;
   {

@@ -3,7 +3,8 @@
 // virtual machine). Threads: thread-safe. Ownership: a job is destroyed as soon as it ran. The
 // queue's bound is the caller's memory: each entry is an operation whose tensors the caller holds.
 // Lifecycle: the thread starts with the first queued job; finish() runs what is queued and joins;
-// twice is fine.
+// twice is fine. reopen() lets it
+// take jobs again.
 #pragma once
 
 #include <condition_variable>
@@ -33,6 +34,7 @@ class Executor {
     return [state = state_](const std::function<bool()>& done) { state->help(done); };
   }
   void finish();
+  void reopen();
 
  private:
   // Shared with the thread: a callback of the last job may destroy the Executor on that very

@@ -9,8 +9,6 @@ using collective::Channel;
 using collective::Communicator;
 using collective::SharedGroup;
 
-constexpr const char* kWhere = "memory";  // the key in the group's store
-
 }  // namespace
 
 Status RevocationInterrupt::check() const {
@@ -21,7 +19,7 @@ Status RevocationInterrupt::check() const {
 }
 
 Group::Group(Facts facts) : facts_(std::move(facts)) {
-  if (!facts_.rehearsal && facts_.rank == 0) check(create_memory());
+  if (!facts_.rehearsal && !facts_.waiting && facts_.rank == 0) check(create_memory());
 }
 
 Status Group::create_memory() {
@@ -70,6 +68,11 @@ Status Group::standing() const {
   }
   if (aborted_) {
     return {Code::kAborted, "group '" + facts_.name + "' was aborted or shut down by this process"};
+  }
+  if (facts_.waiting) {
+    return {Code::kInvalid, "group '" + facts_.name +
+                                "' has no members yet: it was made with enable_reconfigure=True. "
+                                "Exchange handles and call reconfigure first"};
   }
   return {};
 }

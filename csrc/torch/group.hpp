@@ -10,6 +10,7 @@
 
 #include "collective/communicator.hpp"
 #include "collective/shared_group.hpp"
+#include "roster/worker.hpp"
 #include "store/shared_store.hpp"
 #include "torch/exchange.hpp"
 #include "torch/flight_recorder.hpp"
@@ -45,7 +46,10 @@ class Group {
     bool supervised = false;                   // an agent revokes the generation of a lost rank
     std::shared_ptr<FlightRecorder> recorder;  // null: nothing is recorded
     std::shared_ptr<MemoryBudget> budget = std::make_shared<MemoryBudget>();
+    bool waiting = false;  // for a first reconfigure: it has no members yet
+    std::shared_ptr<roster::Worker> worker = nullptr;  // null outside a job
   };
+  static constexpr const char* kWhere = "memory";  // the key in the group's store
 
   explicit Group(Facts facts);
   Group(const Group&) = delete;

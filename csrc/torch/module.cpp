@@ -22,9 +22,12 @@ std::shared_ptr<T> from_capsule(const py::capsule& capsule) {
   return *static_cast<std::shared_ptr<T>*>(capsule.get_pointer());
 }
 
-std::shared_ptr<Revocation> revocation_of(const py::object& worker) {
-  if (worker.is_none()) return std::make_shared<Revocation>();  // nothing revokes it
-  return from_capsule<roster::Worker>(worker)->revocation();
+std::shared_ptr<roster::Worker> worker_of(const py::object& worker) {
+  return worker.is_none() ? nullptr : from_capsule<roster::Worker>(worker);
+}
+
+std::shared_ptr<Revocation> revocation_of(const std::shared_ptr<roster::Worker>& worker) {
+  return worker ? worker->revocation() : std::make_shared<Revocation>();  // nothing revokes it
 }
 
 using StorePtr = c10::intrusive_ptr<HpcoreStore>;
@@ -33,7 +36,7 @@ StorePtr make_store(const py::capsule& store, std::string prefix, std::chrono::m
                     const py::object& worker, uint64_t generation) {
   std::shared_ptr<Interrupt> interrupt;
   if (!worker.is_none()) {
-    interrupt = std::make_shared<RevocationInterrupt>(revocation_of(worker), generation);
+    interrupt = std::make_shared<RevocationInterrupt>(revocation_of(worker_of(worker)), generation);
   }
   return c10::make_intrusive<HpcoreStore>(from_capsule<SharedStore>(store), std::move(prefix),
                                           std::move(interrupt), timeout);
@@ -72,25 +75,30 @@ void register_backend(py::module_& module) {
          std::chrono::milliseconds timeout, std::string name, std::vector<int64_t> global_ranks,
          const py::object& worker, uint64_t generation, bool rehearsal,
          std::optional<std::shared_ptr<FlightRecorder>> recorder,
-         std::optional<std::shared_ptr<MemoryBudget>> budget) -> c10::intrusive_ptr<c10d::Backend> {
+         std::optional<std::shared_ptr<MemoryBudget>> budget,
+         bool waits) -> c10::intrusive_ptr<c10d::Backend> {
         Group::Facts facts{store,
                            rank,
                            size,
                            std::move(name),
                            std::move(global_ranks),
-                           revocation_of(worker),
+                           revocation_of(worker_of(worker)),
                            generation,
                            rehearsal,
                            !worker.is_none(),
                            recorder.value_or(nullptr)};
         if (budget) facts.budget = *budget;
+        facts.waiting = waits;
+        facts.worker = worker_of(worker);
         const py::gil_scoped_release release;  // the store may be one that waits
         return c10::make_intrusive<HpcoreBackend>(std::move(facts), timeout);
       },
       py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout"), py::arg("name"),
       py::arg("global_ranks"), py::arg("worker"), py::arg("generation"), py::arg("rehearsal"),
-      py::arg("recorder") = py::none(), py::arg("budget") = py::none(),
-      "The hpcore backend of one process group. worker: a Worker's native_handle or None.");
+      py::arg("recorder") = py::none(), py::arg("budget") = py::none(), py::arg("waits") = false,
+      "The hpcore backend of one process group. worker: a Worker's native_handle or None. waits: "
+      "it "
+      "has no members before its first reconfigure (torch 2.14).");
 }
 
 // The Python function may be called, and dropped, by a thread without Python's lock.
@@ -126,7 +134,7 @@ void register_composite(py::module_& module) {
         parts.make_accelerator = maker_of(std::move(make));
         parts.device_type = c10::Device(device_type).type();
         parts.generation = generation;
-        if (!worker.is_none()) parts.revocation = revocation_of(worker);
+        if (!worker.is_none()) parts.revocation = revocation_of(worker_of(worker));
         return c10::make_intrusive<CompositeBackend>(std::move(parts));
       },
       py::arg("cpu"), py::arg("store"), py::arg("timeout"), py::arg("make"), py::arg("device_type"),

@@ -9,6 +9,7 @@ HpcoreWork::HpcoreWork(Facts facts)
            facts.inputs.empty() ? std::nullopt : std::optional(facts.inputs)),
       title_(facts.title),
       sequence_(facts.sequence),
+      timeout_(facts.timeout),
       outputs_(std::move(facts.outputs)),
       ticket_(std::move(facts.ticket)) {}
 

@@ -22,6 +22,7 @@ class HpcoreWork : public c10d::Work {
     std::vector<at::Tensor> inputs;   // for the profiler
     std::vector<at::Tensor> outputs;  // what result() and the future give
     FlightTicket ticket;
+    std::chrono::milliseconds timeout = kNoTimeout;
   };
 
   explicit HpcoreWork(Facts facts);
@@ -41,12 +42,16 @@ class HpcoreWork : public c10d::Work {
   std::vector<at::Tensor> result() override { return outputs_; }
   int sourceRank() const override { return source_; }
   uint64_t getSequencenumber() const override { return sequence_; }
+#if HPCORE_TORCH_MINOR >= 14
+  std::chrono::milliseconds getTimeout() const override { return timeout_; }
+#endif
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
   void abort() override;
 
  private:
   const char* title_;
   uint64_t sequence_;
+  std::chrono::milliseconds timeout_;
   int source_ = -1;
   std::vector<at::Tensor> outputs_;
   FlightTicket ticket_;

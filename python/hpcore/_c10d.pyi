@@ -74,9 +74,10 @@ def make_backend(
     rehearsal: bool,
     recorder: FlightRecorder | None = None,
     budget: MemoryBudget | None = None,
+    waits: bool = False,
 ) -> torch._C._distributed_c10d.Backend:
     """
-    The hpcore backend of one process group. worker: a Worker's native_handle or None.
+    The hpcore backend of one process group. worker: a Worker's native_handle or None. waits: it has no members before its first reconfigure (torch 2.14).
     """
 
 def make_composite(

@@ -249,7 +249,8 @@ def _create_backend(options: Any, _backend_options: Any) -> Backend:
         store = store.underlying_store
     place = _places.of(store)
     members = list(options.global_ranks_in_group)
-    if isinstance(store, _c10d.Store):  # shared memory: whoever has it is on this host
+    # In shared memory: whoever has it is on this host. Members that come later tell no host.
+    if isinstance(store, _c10d.Store) or getattr(options, "enable_reconfigure", False):
         _places.hosts.forget()
         one_host = True
     else:

@@ -132,6 +132,7 @@ def create(options: Any, place: Place | None, one_host: bool, resources: Resourc
             rehearsal,
             resources.recorder,
             resources.budget,
+            getattr(options, "enable_reconfigure", False),  # torch 2.14
         )
     else:
         cpu = _gloo(options)
