@@ -35,8 +35,8 @@ COPIES: dict[str, Callable[[int], float]] = {
     "all_to_all": lambda n: 2 * (n - 1) / n + 1 / n,
 }
 """Bytes that each rank must copy for each byte of size, by operation, as a function of the number
-of ranks: what others want into shared memory, what it wants out of there, its own part from tensor to
-tensor. A reduction of n parts reads n bytes and writes one: (n + 1) / 2 of a copy, which does both.
+of ranks: what others want into shared memory, what it wants out of there, its own part from tensor
+to tensor. A reduction of n parts reads n bytes and writes one: (n + 1) / 2 of a copy.
 """
 
 
