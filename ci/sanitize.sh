@@ -10,7 +10,7 @@ build=build/sanitize-$kind
 case $kind in
   address) library=libasan.so; export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:handle_segv=0:log_path=$PWD/$build/report" ;;
   # PyTorch, NumPy and Python themselves are not instrumented: only races between instrumented accesses are reported.
-  thread) library=libtsan.so; export TSAN_OPTIONS="ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=0:suppressions=$PWD/ci/tsan.supp:log_path=$PWD/$build/report" ;;
+  thread) library=libtsan.so; export TSAN_OPTIONS="ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=0:die_after_fork=0:suppressions=$PWD/ci/tsan.supp:log_path=$PWD/$build/report" ;;
   *) echo "sanitize.sh: $kind? address or thread" >&2; exit 2 ;;
 esac
 export PATH="$(dirname "$PYTHON"):$PATH"
@@ -19,7 +19,7 @@ cmake --build "$build" -j 2
 rm -rf "$build/tree" && mkdir -p "$build/tree/python"
 cp -r python/hpcore "$build/tree/python/" && rm -f "$build"/tree/python/hpcore/*.so
 cp "$build"/csrc/*.so "$build/tree/python/hpcore/"
-cp -r tests ci csrc pyproject.toml "$build/tree/"
+cp -r tests ci csrc bench pyproject.toml "$build/tree/"
 
 preload=$("${CXX:-c++}" -print-file-name=$library)
 [ -e "$preload" ] || { echo "sanitize.sh: the compiler has no $library: install its runtime (Debian: libasan8, libtsan2)" >&2; exit 2; }
@@ -27,12 +27,25 @@ preload=$("${CXX:-c++}" -print-file-name=$library)
 cxx=$("${CXX:-c++}" -print-file-name=libstdc++.so.6)
 export HPCORE_SANITIZED=$kind PYTHONPATH="$PWD/$build/tree/python" LD_PRELOAD="$preload $cxx"
 cd "$build/tree"
-[ $# -gt 0 ] || set -- tests/unit tests/contract
 rm -f "../report."*
 code=0
-# Tests that import torch or set up environments have nothing to find here.
-setarch -R "$PYTHON" -m pytest -q -p no:cacheprovider -m "not torch" --ignore-glob='*test_packaging_*' \
-  -o timeout=600 -o faulthandler_timeout=0 "$@" || code=$?
+options=() files=()
+for argument in "$@"; do
+  case $argument in tests*) files+=("$argument") ;; *) options+=("$argument") ;; esac
+done
+[ ${#files[@]} -gt 0 ] || files=(tests/unit tests/contract)
+# ThreadSanitizer ends a process that is forked from one whose threads have come and gone and then starts its own:
+# each file gets a fresh process.
+[ "$kind" != thread ] || mapfile -t files < <(find "${files[@]%%::*}" -name 'test_*.py' | sort)
+run() {  # tests that import torch or set up environments have nothing to find here
+  setarch -R "$PYTHON" -m pytest -q -p no:cacheprovider -m "not torch" --ignore-glob='*test_packaging_*' \
+    -o timeout=600 -o faulthandler_timeout=0 "${options[@]}" "$@" || { [ $? -eq 5 ] || code=1; }  # 5: none selected
+}
+if [ "$kind" = thread ]; then
+  for file in "${files[@]}"; do echo "== $file" && run "$file"; done
+else
+  run "${files[@]}"
+fi
 # Of any process, also one that a passing test started: pytest would keep what such a one writes to itself.
 reports=$(grep -lE 'WARNING|ERROR' ../report.* 2>/dev/null || true)
 [ -z "$reports" ] || { cat $reports >&2; echo "sanitize.sh: reports of $(wc -w <<<"$reports") processes" >&2; code=1; }
