@@ -72,7 +72,7 @@ int FlightRecorder::add_group(const std::string& name, const std::vector<int64_t
 uint64_t FlightRecorder::begin(int group, const Operation& operation,
                                const std::vector<at::Tensor>& inputs,
                                const std::vector<at::Tensor>& outputs) {
-  if (entries_.empty()) return 0;
+  if (capacity_ == 0) return 0;
   Entry entry;
   entry.group = group;
   entry.operation = operation;
@@ -83,13 +83,16 @@ uint64_t FlightRecorder::begin(int group, const Operation& operation,
   entry.outputs = static_cast<uint32_t>(outputs.size());
   const std::lock_guard lock(mutex_);
   entry.id = next_id_++;
-  entries_[entry.id % entries_.size()] = entry;
+  if (entries_.size() < capacity_)
+    entries_.push_back(entry);
+  else
+    entries_[(entry.id - 1) % capacity_] = entry;
   return entry.id;
 }
 
 FlightRecorder::Entry* FlightRecorder::find(uint64_t id) {
   if (entries_.empty() || id == 0) return nullptr;
-  Entry& entry = entries_[id % entries_.size()];
+  Entry& entry = entries_[(id - 1) % capacity_];
   return entry.id == id ? &entry : nullptr;
 }
 

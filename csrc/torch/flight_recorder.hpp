@@ -37,7 +37,9 @@ class FlightRecorder {
 
   // With a dump prefix, dump() writes to that name followed by the rank.
   FlightRecorder(size_t capacity, std::string dump_prefix)
-      : entries_(capacity), dump_prefix_(std::move(dump_prefix)) {}
+      : capacity_(capacity), dump_prefix_(std::move(dump_prefix)) {
+    entries_.reserve(capacity_);  // touched only as they are used
+  }
 
   int add_group(const std::string& name, const std::vector<int64_t>& ranks, int rank);
   uint64_t begin(int group, const Operation& operation, const std::vector<at::Tensor>& inputs,
@@ -75,7 +77,8 @@ class FlightRecorder {
   [[nodiscard]] std::string status_json(const std::vector<Entry>& entries) const;
 
   mutable std::mutex mutex_;
-  std::vector<Entry> entries_;
+  size_t capacity_;
+  std::vector<Entry> entries_;  // at most capacity_; the entry of id i is at (i - 1) % capacity_
   std::vector<GroupFacts> groups_;
   uint64_t next_id_ = 1;
   std::string dump_prefix_;

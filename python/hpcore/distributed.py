@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from hpcore import _core
     from hpcore.membership.roster import Roster
+    from hpcore.store import Door
 
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
 _STORE_BYTES = 64 << 20
@@ -63,6 +64,7 @@ class _Places:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.stores: dict[str, _core.SharedStore] = {}
+        self.doors: dict[str, Door] = {}
         self.counts: dict[str, int] = {}
         self.current: Place | None = None
         self.current_prefix = ""
@@ -228,15 +230,20 @@ def _meeting_name(url: str) -> str:
     facts = [parsed.netloc, parsed.path, str(os.getuid())]
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
     facts += [os.environ.get(name, "") for name in names]
-    return "hpcore-store-" + hashlib.sha256("\0".join(facts).encode()).hexdigest()[:20]
+    # Not SHA-256: OpenSSL takes milliseconds to set itself up for the first of them.
+    digest = hashlib.blake2b("\0".join(facts).encode(), digest_size=10)
+    return "hpcore-store-" + digest.hexdigest()
 
 
 def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _core.SharedStore:
     """Rank 0 makes the store in a memfd, the others find it through /proc. No socket, no file."""
-    from hpcore.store import await_memory, create_memory
+    from hpcore.store import Door, await_memory, create_memory
 
+    if rank == 0 and world_size == 1:
+        return create_memory("hpcore-alone", _STORE_BYTES)
     if rank == 0:
-        return create_memory("hpcore-alone" if world_size == 1 else name, _STORE_BYTES)
+        _places.doors[name] = Door(name)
+        return create_memory(name, _STORE_BYTES)
     return await_memory(name, timeout_s, f"hpcore://: rank {rank} found no store of rank 0")
 
 

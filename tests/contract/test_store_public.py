@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,31 @@ def test_store_serves_gloo_in_several_processes(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
         os.close(pipe)
     assert results == [(True, ([3.0] * 4, "gloo"))] * 3
+
+
+def test_store_of_a_name_has_one_creator_at_a_time() -> None:
+    name = f"taken-{os.getpid()}"
+    first = hpcore.Store(name)
+    first.set("who", "first")
+    with pytest.raises(errors.InvalidArgument, match=f"process {os.getpid()} has a store"):
+        hpcore.Store(name)
+    assert hpcore.Store(name, create=False, timeout=PATIENCE).get("who") == b"first"
+    del first
+    gc.collect()
+    second = hpcore.Store(name)
+    second.set("who", "second")
+    assert hpcore.Store(name, create=False, timeout=PATIENCE).get("who") == b"second"
+
+
+def test_store_is_found_without_its_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another network namespace only the search through /proc finds it."""
+    from hpcore import store as module
+
+    name = f"closed-{os.getpid()}"
+    made = hpcore.Store(name)
+    made.set("key", "value")
+    monkeypatch.setattr(module.Door, "owner", staticmethod(lambda memory: None))
+    assert hpcore.Store(name, create=False, timeout=PATIENCE).get("key") == b"value"
 
 
 def test_store_refuses_what_cannot_be() -> None:

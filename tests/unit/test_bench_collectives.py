@@ -45,7 +45,7 @@ def test_bench_store_reports_methods_waits_and_starts() -> None:
         store.StoreOptions(calls=30, waits=5, inits=1, ranks=(2,), say=lambda _: None)
     )
     cases = [result.case for result in report.results]
-    assert cases[:3] == ["set", "get", "add"] and cases[-2:] == ["wait", "init/ranks=2"]
+    assert cases[:3] == ["set", "get", "set+get"] and cases[-2:] == ["wait", "init/ranks=2"]
     assert all(result.against[0].name == "tcpstore" for result in report.results)
 
 

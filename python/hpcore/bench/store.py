@@ -1,6 +1,7 @@
 """`hpcore bench store`: the store beside torch's TCPStore, and what it takes to bring up a group.
 
-Both stores are torch.distributed.Store objects, called from Python. `wait` is the time from just
+Both stores are torch.distributed.Store objects, called from Python. TCPStore's set and multi_set
+return before the server has the value; `set+get` also reads it back. `wait` is the time from just
 before another process's set() to the return of a wait() that slept. `init/ranks=N` is the time from
 the first to the last of N processes, which have torch imported, for init_process_group and the
 first all_reduce: hpcore over `hpcore://`, Gloo over `tcp://` (a TCPStore).
@@ -96,6 +97,7 @@ def _methods(store: Any, calls: int) -> dict[str, list[float]]:
     methods: dict[str, Callable[[], Any]] = {
         "set": lambda: store.set("key", VALUE),
         "get": lambda: store.get("key"),
+        "set+get": lambda: (store.set("key", VALUE), store.get("key")),
         "add": lambda: store.add("count", 1),
         "check": lambda: store.check(["key"]),
         "compare_set": lambda: store.compare_set("turn", "", VALUE.decode()),
