@@ -43,6 +43,8 @@ LAYERS = {
     "agent": 3,
     "agent.events": 1,  # events.jsonl: agent and workers write it
     "integrations": 3,
+    "integrations.meshes": 2,  # the loop moves them into the next generation
+    "integrations.fsdp2": 2,
     "report": 4,
     "bench": 5,
     "demo": 5,

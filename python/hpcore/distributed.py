@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
 _STORE_BYTES = 64 << 20
+_ONCE = "hpcore:// cannot meet again by itself: call init_process_group anew"
 
 Meeting = Iterator[tuple[Any, int, int]]  # what torch calls a rendezvous: store, rank, world size
 
@@ -148,10 +149,23 @@ def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
     roster = _await_roster(worker, timeout.total_seconds())
     rank_held = roster.rank_of(worker.slot)
     assert rank_held is not None
-    if rank_held == 0:
-        _forget_older(store, roster.generation)
-    place = Place(store, worker, roster.generation, rank_held, roster.world_size, rehearsal=False)
-    yield from _hand_over(place, f"g{roster.generation}", timeout)
+    yield store_of(worker, roster, timeout), rank_held, roster.world_size
+    raise HpcoreError(_ONCE)
+
+
+def store_of(worker: _core.Worker, roster: Roster, timeout: timedelta) -> Any:
+    """A c10d store for one default group in the generation of this roster, which names the worker.
+
+    Every rank of the roster must ask for as many as the others. Does not block.
+    """
+    rank = roster.rank_of(worker.slot)
+    assert rank is not None
+    if rank == 0:
+        _forget_older(worker.segment.store, roster.generation)
+    place = Place(
+        worker.segment.store, worker, roster.generation, rank, roster.world_size, rehearsal=False
+    )
+    return _open(place, f"g{roster.generation}", timeout)
 
 
 def _newest_roster(worker: _core.Worker) -> Roster | None:
@@ -197,19 +211,22 @@ def _forget_older(store: _core.SharedStore, generation: int) -> None:
 
 
 def _hand_over(place: Place, scope: str, timeout: timedelta) -> Meeting:
+    yield _open(place, scope, timeout), place.rank, place.world_size
+    raise HpcoreError(_ONCE)
+
+
+def _open(place: Place, scope: str, timeout: timedelta) -> Any:
     from hpcore import _c10d
 
     prefix = _places.next_prefix(scope)
     _places.current, _places.current_prefix = place, prefix
-    store = _c10d.Store(
+    return _c10d.Store(
         place.store.native_handle,
         prefix,
         timeout,
         place.worker.native_handle if place.worker is not None and not place.rehearsal else None,
         place.generation,
     )
-    yield store, place.rank, place.world_size
-    raise HpcoreError("hpcore:// cannot meet again by itself: call init_process_group anew")
 
 
 def _identity(url: str) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""What hpcore knows of libraries that sit on torch.distributed: device meshes, FSDP2."""
