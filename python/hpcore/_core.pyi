@@ -18,8 +18,14 @@ __all__: list[str] = [
     "MAX_SLOTS",
     "NodeSegment",
     "Permutation",
+    "PlanFamily",
+    "PlanRates",
+    "PlanRequest",
+    "PlannedPull",
     "PublishStats",
     "PullStats",
+    "RankFacts",
+    "Remaining",
     "STATE_ATTACHED",
     "STATE_EMPTY",
     "STATE_FAILED",
@@ -33,6 +39,7 @@ __all__: list[str] = [
     "SourceAddress",
     "StateReceiver",
     "StateSource",
+    "TensorSize",
     "VERSION_APPLYING",
     "VERSION_NONE",
     "VERSION_TORN",
@@ -40,8 +47,10 @@ __all__: list[str] = [
     "digest128",
     "digest_code",
     "monotonic_ns",
+    "plan_transfer",
     "prefer_quick_wakeups",
     "reduce_in_rank_order",
+    "replan_transfer",
     "use_huge_pages",
 ]
 
@@ -608,6 +617,107 @@ class Communicator:
     @property
     def world_size(self) -> int: ...
 
+class RankFacts:
+    """
+    One rank as a transfer plan sees it; equal labels: same place.
+    """
+
+    healthy: bool
+    def __init__(
+        self,
+        process: typing.SupportsInt | typing.SupportsIndex,
+        node: typing.SupportsInt | typing.SupportsIndex = 0,
+        rack: typing.SupportsInt | typing.SupportsIndex = 0,
+        version: typing.SupportsInt | typing.SupportsIndex = 0,
+        healthy: bool = True,
+        rate_bytes_per_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> None: ...
+    @property
+    def rate_bytes_per_s(self) -> float: ...
+    @rate_bytes_per_s.setter
+    def rate_bytes_per_s(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def version(self) -> int: ...
+    @version.setter
+    def version(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
+class TensorSize:
+    """
+    A tensor of a manifest, for a transfer plan.
+    """
+    def __init__(
+        self,
+        name: str,
+        nbytes: typing.SupportsInt | typing.SupportsIndex,
+        family: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
+
+class PlanFamily:
+    """
+    Tensors laid over the ranks in one way: ranks of one group hold equal bytes; 2**32 - 1: holds nothing.
+    """
+    def __init__(
+        self,
+        group_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        group_bytes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
+    ) -> None: ...
+
+class PlanRates:
+    """
+    Bytes/s by nearness (process, node, rack, elsewhere) and into a receiver.
+    """
+    def __init__(
+        self,
+        process: typing.SupportsFloat | typing.SupportsIndex = 20000000000.0,
+        node: typing.SupportsFloat | typing.SupportsIndex = 10000000000.0,
+        rack: typing.SupportsFloat | typing.SupportsIndex = 2500000000.0,
+        elsewhere: typing.SupportsFloat | typing.SupportsIndex = 1000000000.0,
+        intake: typing.SupportsFloat | typing.SupportsIndex = 20000000000.0,
+    ) -> None: ...
+
+class PlannedPull:
+    """
+    Bytes [begin, end) of a family's range go from source to receiver.
+    """
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def receiver(self) -> int: ...
+    @property
+    def source(self) -> int: ...
+
+class Remaining:
+    """
+    Bytes that have not arrived; whom not to ask again.
+    """
+    def __init__(
+        self,
+        receiver: typing.SupportsInt | typing.SupportsIndex,
+        family: typing.SupportsInt | typing.SupportsIndex,
+        begin: typing.SupportsInt | typing.SupportsIndex,
+        end: typing.SupportsInt | typing.SupportsIndex,
+        refused: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
+    ) -> None: ...
+
+class PlanRequest:
+    """
+    Who holds what, where, how fast; who needs it.
+    """
+    def __init__(
+        self,
+        tensors: collections.abc.Sequence[TensorSize],
+        families: collections.abc.Sequence[PlanFamily],
+        ranks: collections.abc.Sequence[RankFacts],
+        receivers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        version: typing.SupportsInt | typing.SupportsIndex,
+        chunk_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576,
+        rates: PlanRates = ...,
+    ) -> None: ...
+
 class PublishStats:
     """
     What one source digested.
@@ -790,6 +900,11 @@ def monotonic_ns() -> int:
     CLOCK_MONOTONIC in nanoseconds: comparable between processes of one node.
     """
 
+def plan_transfer(request: PlanRequest) -> list[PlannedPull]:
+    """
+    Which receiver pulls which bytes from which source. Pure. Raises NotFound (with what is lost), InvalidArgument.
+    """
+
 def prefer_quick_wakeups(realtime: bool = True) -> str:
     """
     Asks the kernel to run the calling thread soon after it is woken, on busy cores too. For threads that do little. What it forks is scheduled as usual. Returns what was granted: 'realtime' (SCHED_RR; needs a privilege), 'short slice' or 'usual'.
@@ -806,6 +921,13 @@ def reduce_in_rank_order(
 ) -> None:
     """
     What all_reduce does to the arrays at these addresses, one for each rank: ((x0 op x1) op x2) ... target may be one of the sources.
+    """
+
+def replan_transfer(
+    request: PlanRequest, remaining: collections.abc.Sequence[Remaining]
+) -> list[PlannedPull]:
+    """
+    The same for what has not arrived, with the ranks as they are now. Pure.
     """
 
 def use_huge_pages(
