@@ -36,7 +36,7 @@ done
 [ ${#files[@]} -gt 0 ] || files=(tests/unit tests/contract)
 # ThreadSanitizer ends a process that is forked from one whose threads have come and gone and then starts its own:
 # each file gets a fresh process.
-[ "$kind" != thread ] || mapfile -t files < <(find "${files[@]%%::*}" -name 'test_*.py' | sort)
+[ "$kind" != thread ] || mapfile -t files < <(find "${files[@]%%::*}" -name 'test_*.py' -not -name 'test_packaging_*' | sort)
 run() {  # tests that import torch or set up environments have nothing to find here
   setarch -R "$PYTHON" -m pytest -q -p no:cacheprovider -m "not torch" --ignore-glob='*test_packaging_*' \
     -o timeout=600 -o faulthandler_timeout=0 "${options[@]}" "$@" || { [ $? -eq 5 ] || code=1; }  # 5: none selected
