@@ -103,6 +103,12 @@ Channel::Channel(ChannelMemory memory, int index, uint64_t generation,
     own->start_ticks.store(process.start_ticks, std::memory_order_relaxed);
     own->pid.store(static_cast<uint64_t>(process.pid), std::memory_order_release);
   }
+  StampWord& joined = own().joined;
+  const uint64_t now = stamp(generation_, 1);
+  uint64_t seen = joined.load(std::memory_order_relaxed);
+  while (seen < now && !joined.compare_exchange_weak(seen, now, std::memory_order_release)) {
+  }
+  ring_others();
 }
 
 Channel::~Channel() { revocation_->detach(member(index_).doorbell); }

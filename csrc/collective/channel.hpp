@@ -99,6 +99,11 @@ class Channel {
   // Spins a little, yields a little, then sleeps on this member's doorbell until reached().
   template <typename Reached>
   WaitEnd wait(Reached reached, const Limits& limits, Status* interrupted) const;
+  // That member's process has opened the memory for this generation: it needs nobody else for that.
+  [[nodiscard]] bool joined(int rank) const {
+    const uint64_t seen = control(rank).joined.load(std::memory_order_acquire);
+    return generation_of(seen) == generation_;
+  }
   // kRevoked, kAborted or kOk as things are now.
   [[nodiscard]] Status standing() const;
 

@@ -51,6 +51,7 @@ struct ControlBlock {
   alignas(64) StampWord filled;        // my staging holds step n
   StampWord reduced;                   // my segment of step n is reduced
   StampWord drained;                   // I have read all I need of step n
+  StampWord joined;                    // I have this memory: what is left for me will be found
   StampWord begun;                     // the operation I am in or was in last
   std::atomic<uint64_t> signature[2];  // of headers[sequence & 1]
   // Written and read by the owner's process only: generation:23 | pid:22 | operations inside:19.

@@ -27,7 +27,8 @@ bool Exchange::move_out(Peer& peer, Finishes& finishes) {
       out.sent_bytes += n;
       moved = true;
     }
-    if (out.sent_bytes < sizeof(Header) + out.request.size_bytes) return moved;
+    // Only now may this process leave: the receiver may need it to find the memory until then.
+    if (!out.whole() || !channel_->joined(out.request.peer)) return moved;
     finish(out.request, {}, out.request.peer, finishes);
     peer.outgoing.pop_front();
     moved = true;

@@ -3,7 +3,8 @@
 // together, so their order cannot deadlock, nor can they with a collective: whoever waits moves all
 // of them, and a thread moves what nobody waits for. Threads: thread-safe. Ownership: shares the
 // channel; buffers belong to the caller until `done` was called. Lifecycle: `done` is called once
-// for each request, under no lock, on the thread that made the last progress. close() ends all
+// for each request, under no lock, on the thread that made the last progress; of a send when the
+// message is in the ring and its receiver has opened the group's memory. close() ends all
 // requests with kAborted and ends the thread. Without a channel (rehearsal) every request is done
 // at once. A message that no receive asks for stays in its ring, where it holds up its sender. It
 // is set aside into memory of this process only when a receive waits for a later message of that
@@ -55,6 +56,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   struct Outgoing {
     ExchangeRequest request;
     size_t sent_bytes = 0;  // header included
+    [[nodiscard]] bool whole() const {
+      return sent_bytes == sizeof(Header) + request.size_bytes;
+    }
   };
   struct Stashed {
     int64_t tag;

@@ -175,7 +175,8 @@ void Exchange::fail_late(Finishes& finishes) {
         continue;
       }
       Status status = late("send", it->request);
-      if (it->sent_bytes != 0) peer.broken = status;  // half a message is in the ring
+      // Half a message is in the ring.
+      if (it->sent_bytes != 0 && !it->whole()) peer.broken = status;
       finish(it->request, std::move(status), -1, finishes);
       it = peer.outgoing.erase(it);
     }
@@ -251,7 +252,9 @@ bool Exchange::can_move() const {
     const Peer& peer = peers_[rank];
     if (!peer.outgoing.empty()) {
       const Outgoing& out = peer.outgoing.front();
-      if (peer.stream.room() >= (out.sent_bytes == 0 ? sizeof(Header) : 1)) return true;
+      if (out.whole() ? channel_->joined(static_cast<int>(rank))
+                      : peer.stream.room() >= (out.sent_bytes == 0 ? sizeof(Header) : 1))
+        return true;
     }
     const size_t available = peer.stream.available();
     const bool wanted = wanted_from(static_cast<int>(rank));
