@@ -56,9 +56,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   struct Outgoing {
     ExchangeRequest request;
     size_t sent_bytes = 0;  // header included
-    [[nodiscard]] bool whole() const {
-      return sent_bytes == sizeof(Header) + request.size_bytes;
-    }
+    [[nodiscard]] bool whole() const { return sent_bytes == sizeof(Header) + request.size_bytes; }
   };
   struct Stashed {
     int64_t tag;
