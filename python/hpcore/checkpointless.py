@@ -10,17 +10,19 @@ apart from the native threads that read and digest.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from hpcore import _core
-from hpcore.errors import MismatchError
+from hpcore.errors import JobStopped, MismatchError
 from hpcore.layout import TensorSpec, check_tensor
 from hpcore.membership.roster import Roster
 from hpcore.plain import decode, encode
+from hpcore.replicas import ReplicaGroup, replica_groups
+from hpcore.sharding import Sharding, local_of, part_held
 from hpcore.tracked import Capture, capture
 
 if TYPE_CHECKING:
@@ -41,25 +43,24 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> None:
     """
     begin_ns = time.monotonic_ns()
     slot, steps, rank = worker.slot, roster.steps, loop.world.rank
-    role = (
-        "receiver" if slot in roster.receivers else "source" if slot in roster.sources else "none"
-    )
+    group = _replica_group(loop, roster)
+    role = "receiver" if slot in group.receivers else "source" if slot in group.sources else "none"
+    if role == "source" and slot in roster.receivers:
+        loop.become_source()
     offer = _offer(loop) if role == "source" else None
     message: dict[str, Any] = {"layout": loop.state.digest()}
     if offer is not None:
         message["addresses"] = [list(region) for region in offer.regions()]
-        if slot == roster.sources[0]:
+        if slot == group.sources[0]:
             message["manifest"] = offer.manifest()
-    texts = loop.world.communicator.all_gather_bytes(encode(message), loop.recovery.deadline_s)
+    messages = _gather(loop, message)
     gathered_ns = time.monotonic_ns()
-    messages = [decode(text) for text in texts]
-    _check_layouts(loop, messages)
     loop.drill.fire("heal", loop.drill_rank, steps)
     fields: dict[str, Any] = {"bytes": 0, "chunks": 0, "refetched": 0}
     if offer is not None:
-        loop.serve(_publish(worker, roster, offer.regions()))
+        loop.serve(_publish(worker, roster, group, offer.regions()))
     elif role == "receiver":
-        stats = _receive(loop, worker, roster, messages)
+        stats = _receive(loop, worker, roster, group, messages)
         fields = {"bytes": stats.bytes, "chunks": stats.chunks, "refetched": stats.refetched}
     loop.record(
         "heal",
@@ -73,13 +74,54 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> None:
     )
 
 
+def _gather(loop: Loop, message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every rank's message. Raises MismatchError, on all ranks, if layouts differ."""
+    texts = loop.world.communicator.all_gather_bytes(encode(message), loop.recovery.deadline_s)
+    messages = [decode(text) for text in texts]
+    _check_layouts(loop, messages)
+    return messages
+
+
+def _replica_group(loop: Loop, roster: Roster) -> ReplicaGroup:
+    """Those who hold the same as this rank. Asks the others if state is sharded at all.
+
+    Raises JobStopped, on all ranks, if the last holder of some part is gone.
+    """
+    if not loop.state.sharded:
+        ranks = tuple(range(roster.world_size))
+        return ReplicaGroup("", ranks, roster.sources, roster.receivers)
+    message = {
+        "layout": loop.state.digest(),
+        "part": loop.state.part(),
+        "pristine": loop.shards.pristine,
+    }
+    messages = _gather(loop, message)
+    groups = replica_groups(
+        roster, [m["part"] for m in messages], [m["pristine"] for m in messages]
+    )
+    lost = [group for group in groups if group.lost]
+    if lost:
+        raise JobStopped(_what_is_lost(loop, roster, lost))
+    return next(group for group in groups if loop.world.rank in group.ranks)
+
+
+def _what_is_lost(loop: Loop, roster: Roster, lost: list[ReplicaGroup]) -> str:
+    names = [name for name, tensor in loop.state.sharded if part_held(tensor)]
+    some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    ranks = "; ".join(f"ranks {list(group.ranks)}" for group in lost)
+    return (
+        f"the state of step {roster.steps} is lost: nobody is left that holds the shards of "
+        f"{ranks} ({some}, and what the optimizer keeps for them)"
+    )
+
+
 class Offer:
     """What a source lays open: live settled tensors, and the shadow of fluid ones."""
 
     def __init__(self, settled: Capture, fluid: Capture) -> None:
         self.settled = settled
         self.fluid = fluid
-        for name, tensor in zip(settled.names, settled.tensors, strict=True):
+        for name, tensor in zip(settled.names, settled.wholes, strict=True):
             check_tensor(name, tensor)
 
     def regions(self) -> list[Region]:
@@ -96,13 +138,11 @@ def _offer(loop: Loop) -> Offer:
 
 
 def _describe(captured: Capture) -> dict[str, Any]:
-    specs = [
-        TensorSpec.of(name, tensor)
-        for name, tensor in zip(captured.names, captured.tensors, strict=True)
-    ]
     return {
         "trees": captured.trees,
-        "specs": [[s.name, s.dtype, list(s.shape), list(s.stride)] for s in specs],
+        "specs": [
+            [s.name, s.dtype, list(s.shape), list(s.stride), s.sharding] for s in captured.specs()
+        ],
     }
 
 
@@ -111,39 +151,46 @@ def regions_of(tensors: Sequence[Tensor]) -> list[Region]:
     return [(t.data_ptr(), t.nbytes) for t in tensors if t.nbytes]
 
 
-def _publish(worker: Any, roster: Roster, regions: list[Region]) -> Any:
-    index = roster.sources.index(worker.slot)
+def _publish(worker: Any, roster: Roster, group: ReplicaGroup, regions: list[Region]) -> Any:
+    index = group.sources.index(worker.slot)
     source = _core.StateSource(
         worker,
         roster.generation,
         regions,
         CHUNK_BYTES,
         index,
-        len(roster.sources),
-        list(roster.receivers),
+        len(group.sources),
+        list(group.receivers),
     )
     source.publish()
     return source
 
 
-def _receive(loop: Loop, worker: Any, roster: Roster, messages: list[dict[str, Any]]) -> Any:
+def _receive(
+    loop: Loop,
+    worker: Any,
+    roster: Roster,
+    group: ReplicaGroup,
+    messages: list[dict[str, Any]],
+) -> Any:
     """Builds, pulls, and puts in place."""
     members = {member.slot: member for member in roster.members}
-    manifest = messages[members[roster.sources[0]].rank]["manifest"]
+    manifest = messages[members[group.sources[0]].rank]["manifest"]
     plans = [
         (loop.state.settled, manifest["settled"]),
         (loop.state.fluid, manifest["fluid"]),
     ]
-    targets = [_targets(capture(parts), part["specs"]) for parts, part in plans]
+    meshes = loop.state.meshes()
+    targets = [_targets(capture(parts), part["specs"], meshes) for parts, part in plans]
     sources = [
         _core.SourceAddress(
             slot,
             members[slot].pid,
             [(address, size) for address, size in messages[members[slot].rank]["addresses"]],
         )
-        for slot in roster.sources
+        for slot in group.sources
     ]
-    regions = regions_of([*targets[0], *targets[1]])
+    regions = regions_of([local_of(tensor) for tensor in [*targets[0], *targets[1]]])
     receiver = _core.StateReceiver(
         worker, roster.generation, regions, CHUNK_BYTES, sources, PULL_THREADS
     )
@@ -155,14 +202,18 @@ def _receive(loop: Loop, worker: Any, roster: Roster, messages: list[dict[str, A
     return stats
 
 
-def _targets(own: Capture, specs: list[list[Any]]) -> list[Tensor]:
+def _targets(own: Capture, specs: list[list[Any]], meshes: Mapping[str, Any]) -> list[Tensor]:
     """Memory for what comes: this rank's own tensors where they fit, new ones elsewhere."""
-    known = own.by_name()
+    known = own.wholes_by_name()
     found: list[Tensor] = []
-    for name, dtype, shape, stride in specs:
-        spec = TensorSpec(name, dtype, tuple(shape), tuple(stride))
+    for name, dtype, shape, stride, sharding in specs:
+        spec = TensorSpec(name, dtype, tuple(shape), tuple(stride), sharding)
         tensor = known.get(name)
-        found.append(tensor if tensor is not None and spec.fits(tensor) else spec.make())
+        if tensor is None or not spec.fits(tensor):
+            tensor = spec.make()
+            if sharding:
+                tensor = Sharding.parse(sharding).wrap(name, tensor, meshes)
+        found.append(tensor)
     return found
 
 

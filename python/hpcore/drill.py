@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from hpcore.errors import InvalidArgument
 
@@ -112,6 +114,19 @@ class Drill:
             self._record(rule, step)
             _hurt(rule, step)
 
+    def hooks(
+        self, rank: int | None, step: int, places: Mapping[str, Callable[[Callable[[], None]], Any]]
+    ) -> list[Any]:
+        """Registers what fires in this step; `places`: point -> how to have something called there.
+
+        Returns what `places` return, to be removed at the end of the step.
+        """
+        return [
+            register(partial(self.fire, point, rank, step))
+            for point, register in places.items()
+            if self.armed(point, rank, step)
+        ]
+
     def _match(self, point: str, rank: int | None, step: int) -> Rule | None:
         for rule in self._rules:
             if (
@@ -134,6 +149,19 @@ def _hurt(rule: Rule, step: int) -> None:
         return  # continued by somebody: as if nothing had happened
     while rule.action == "hang":
         time.sleep(3600)
+
+
+def job_drill(faults: str, worker: Any, record: Callable[..., None]) -> Drill:
+    """The drill of a job: each rule fires once in it; `record(event, **fields)` writes events."""
+
+    def fire_once(index: int) -> bool:
+        return bool(worker is not None and worker.segment.fire_fault(index))
+
+    def record_fault(rule: Rule, step: int) -> None:
+        rank = -1 if rule.rank is None else rule.rank
+        record("fault_injected", rank=rank, step=step, point=rule.point, action=rule.action)
+
+    return Drill(parse(faults), fire_once, record_fault)
 
 
 def no_drill() -> Drill:

@@ -21,11 +21,13 @@ revokes the generation."""
 
 
 class Gradients:
-    """The gradients of replicated parameters, in a fixed order."""
+    """The gradients of a job's parameters, in a fixed order; those of replicated ones it sums."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.parameters: list[Tensor] = []
+        self.reduced: list[Tensor] = []
+        """Parameters whose gradients come out of backward summed over ranks."""
         self._known: set[int] = set()
 
     def add(self, name: str, parameter: Tensor) -> None:
@@ -35,6 +37,11 @@ class Gradients:
             self.names.append(name)
             self.parameters.append(parameter)
 
+    def add_reduced(self, parameters: Sequence[Tensor]) -> None:
+        """Takes parameters in whose gradients others sum."""
+        self.reduced += parameters
+        self._known |= {id(parameter) for parameter in parameters}
+
     def check_covers(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises InvalidArgument for a parameter whose gradient is not summed over ranks."""
         for number, group in enumerate(optimizer.param_groups):
@@ -43,12 +50,12 @@ class Gradients:
                     raise InvalidArgument(
                         f"parameter {index} of group {number} of {type(optimizer).__name__} "
                         "belongs to no replicated module: its gradient would differ between "
-                        "ranks; call job.replicate(module) first"
+                        "ranks; call job.replicate(module), or job.shard(module) after fully_shard"
                     )
 
     def clear(self) -> None:
         """Drops all gradients."""
-        for parameter in self.parameters:
+        for parameter in [*self.parameters, *self.reduced]:
             parameter.grad = None
 
     def flags(self) -> list[float]:
@@ -113,5 +120,5 @@ class Gradients:
 
     def hook(self, action: Callable[[], None]) -> Any:
         """Calls `action` in the middle of each backward, until the handle's remove()."""
-        middle = [p for p in self.parameters if p.requires_grad]
+        middle = [p for p in [*self.parameters, *self.reduced] if p.requires_grad]
         return middle[len(middle) // 2].register_post_accumulate_grad_hook(lambda _: action())  # type: ignore[no-untyped-call]

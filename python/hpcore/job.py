@@ -14,6 +14,7 @@ from hpcore.batches import Batches
 from hpcore.errors import InvalidArgument
 from hpcore.loop import Loop
 from hpcore.membership.process import this_job, this_worker
+from hpcore.sharding import is_dtensor
 from hpcore.step import Step
 
 __all__ = ["Job"]
@@ -97,7 +98,25 @@ class Job:
         Its gradients are summed at commit, its changed buffers spread, and it is tracked.
         """
         self._require_before_loop("replicate")
+        if any(is_dtensor(parameter) for parameter in model.parameters()):
+            raise InvalidArgument(
+                f"{type(model).__name__} has sharded parameters: call job.shard(model) for it"
+            )
         self._loop.replicate(model)
+        return model
+
+    def shard(self, model: M) -> M:
+        """Takes a module that is sharded by FSDP2's fully_shard (FSDP, HSDP, over tensor parallel
+        or not); returns the same module. Call it after fully_shard, before the optimizer is made.
+
+        Its gradients are summed by FSDP2, in backward, instead of averaged: weights are in the
+        loss. Each data-parallel rank runs as many micro-batches as the others. A newcomer takes
+        its shards from the ranks that hold the same ones (HSDP). Meshes, and their groups, follow
+        into each generation; other process groups of the script's do not.
+        Raises InvalidArgument if nothing of it is sharded.
+        """
+        self._require_before_loop("shard")
+        self._loop.shard(model)
         return model
 
     def track(self, **named: Any) -> None:

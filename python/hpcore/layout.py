@@ -8,31 +8,45 @@ import torch
 from torch import Tensor
 
 from hpcore.errors import Unsupported
+from hpcore.sharding import Sharding, local_of
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a rank must have to receive a tensor. Sizes in elements."""
+    """What a rank must have to receive a tensor. Sizes in elements, of the local part.
+
+    `sharding`: what it is a part of (`hpcore.sharding`), empty for a tensor that is whole.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    sharding: str = ""
 
     @staticmethod
     def of(name: str, tensor: Tensor) -> TensorSpec:
         """The spec of a tensor, which must be dense and in the CPU's memory."""
-        return TensorSpec(name, str(tensor.dtype)[6:], tuple(tensor.shape), tensor.stride())
+        local = local_of(tensor)
+        sharding = "" if local is tensor else str(Sharding.of(name, tensor))
+        dtype = str(tensor.dtype)[6:]
+        return TensorSpec(name, dtype, tuple(local.shape), local.stride(), sharding)
 
     def fits(self, tensor: Tensor | None) -> bool:
         """Whether `tensor` can receive this."""
-        return tensor is not None and TensorSpec.of(self.name, tensor) == self and dense(tensor)
+        if tensor is None:
+            return False
+        return TensorSpec.of(self.name, tensor) == self and dense(local_of(tensor))
 
     def make(self) -> Tensor:
         """New memory for it, not initialised."""
         return torch.empty_strided(self.shape, self.stride, dtype=getattr(torch, self.dtype))
 
     def __str__(self) -> str:
+        """The same on all ranks, whatever part of it each holds."""
+        if self.sharding:
+            whole = Sharding.parse(self.sharding)
+            return f"{self.dtype}{list(whole.shape)} sharded {self.sharding}"
         return f"{self.dtype}{list(self.shape)} strides {list(self.stride)}"
 
 
@@ -55,6 +69,9 @@ def dense(tensor: Tensor) -> bool:
 
 def check_tensor(name: str, tensor: Tensor) -> None:
     """Raises Unsupported, with the name, for a tensor whose memory cannot be sent as it lies."""
+    whole, tensor = tensor, local_of(tensor)
+    if whole is not tensor:
+        Sharding.of(name, whole)
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise Unsupported(f"{name} is a {tensor.layout} tensor; only dense tensors can be tracked")
     if tensor.device.type != "cpu":

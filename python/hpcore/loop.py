@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,14 +16,16 @@ from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
 from hpcore.checkpointless import regions_of
-from hpcore.drill import Drill, Rule, parse
+from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument, JobStopped, RosterChanged
 from hpcore.gradients import Gradients
 from hpcore.membership.process import JobFacts
+from hpcore.membership.roster import Roster
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
 from hpcore.rehearsal import Rehearsal
 from hpcore.rollback import Shadow
+from hpcore.shards import Lane, Shards
 from hpcore.step import Step
 from hpcore.tracked import TrackedState, capture
 from hpcore.world import Flag, Phase, SoloWorld, State, Version, World
@@ -48,6 +49,8 @@ class Loop:
         self.state = TrackedState()
         self.gradients = Gradients()
         self.replicated: list[nn.Module] = []
+        self.shards = Shards()
+        self.lane = Lane(0, 1)
         self.rank_local = RankLocal()
         self.shadow = Shadow(self.state)
         self.buffers = ReplicatedBuffers(self.state, (), self.shadow)
@@ -67,7 +70,7 @@ class Loop:
             worker.flags = worker.flags | Flag.RECOVERABLE
             self.recovery = Recovery(self, worker, facts.recovery_deadline_s)
         self.world: World = SoloWorld(rank, world_size)
-        self.drill = Drill(parse(faults), self._fire_once, self._record_fault)
+        self.drill = job_drill(faults, worker, self.record)
 
     # --- before the loop ----------------------------------------------------------------------
 
@@ -78,6 +81,14 @@ class Loop:
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     self.gradients.add(name, parameter)
+
+    def shard(self, model: nn.Module) -> None:
+        """Remembers a sharded module; what of it is not sharded is replicated."""
+        if all(known is not model for known in self.shards.modules):
+            managed, plain = self.shards.add(model)
+            self.gradients.add_reduced(managed)
+            for name, parameter in plain:
+                self.gradients.add(name, parameter)
 
     def check_optimizers(self, optimizers: list[Any]) -> None:
         """Raises InvalidArgument unless each is tracked and works on replicated parameters only."""
@@ -95,14 +106,17 @@ class Loop:
 
     def run(self, data: Any, total: int) -> Iterator[Step]:
         """See `Job.steps`."""
-        for index, model in enumerate(self.replicated):
+        for index, model in enumerate(self.models):
             if not self.state.has(model):
                 self.state.add(f"replica{index}", model)
+        world = self.world
+        self.shards.check(self.batches.count, world.world_size, len(self.gradients.parameters))
+        self.lane = self.shards.lane(world.rank, world.world_size)
         self.shadow = Shadow(self.state)
-        self.buffers = ReplicatedBuffers(self.state, self.replicated, self.shadow)
+        self.buffers = ReplicatedBuffers(self.state, self.models, self.shadow)
         self._boundary()
         if self.worker is not None:
-            self.gradients.watch(self._check, _LOOKS_IN_BACKWARD)
+            self.gradients.watch(lambda: self.world.check(), _LOOKS_IN_BACKWARD)
             if self._facts is not None and self._facts.standby:
                 yield from self._rehearsal.run(data)
             else:
@@ -153,18 +167,16 @@ class Loop:
     def begin_step(self, step: int) -> list[Any]:
         """Drops old gradients and arms drills; returns the hooks to be removed at the end."""
         self.gradients.clear()
-        hooks = []
-        for point, register in (
-            ("forward", self._hook_forward),
-            ("backward", self.gradients.hook),
-        ):
-            if self.drill.armed(point, self.drill_rank, step):
-                fire = partial(self.drill.fire, point, self.drill_rank, step)
-                hooks.append(register(fire))
-        return hooks
+        places = {"forward": self._hook_forward, "backward": self.gradients.hook}
+        return self.drill.hooks(self.drill_rank, step, places)
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """Modules whose gradients are summed over ranks, replicated ones first."""
+        return [*self.replicated, *self.shards.modules]
 
     def _hook_forward(self, action: Callable[[], None]) -> Any:
-        return self.replicated[0].register_forward_hook(lambda *_: action())
+        return self.models[0].register_forward_hook(lambda *_: action())
 
     @property
     def drill_rank(self) -> int | None:
@@ -237,6 +249,11 @@ class Loop:
         self.world = world
         self.first_of_generation = True
 
+    def regroup(self, roster: Roster) -> None:
+        """What sharded models need of a new generation."""
+        self.shards.enter(self.worker, roster, self.state.sharded)
+        self.lane = self.shards.lane(self.world.rank, self.world.world_size)
+
     def serve(self, source: Any) -> None:
         """Keeps a source of state open, and closes the one before."""
         if self._source is not None:
@@ -276,21 +293,6 @@ class Loop:
 
     # --- parts --------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        self.world.check()
-
     def _boundary(self) -> None:
         self.shadow.refresh()
         self.rank_local.reached_boundary()
-
-    def _fire_once(self, index: int) -> bool:
-        return bool(self.worker is not None and self.worker.segment.fire_fault(index))
-
-    def _record_fault(self, rule: Rule, step: int) -> None:
-        self.record(
-            "fault_injected",
-            rank=-1 if rule.rank is None else rule.rank,
-            step=step,
-            point=rule.point,
-            action=rule.action,
-        )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hpcore.errors import MismatchError, Unsupported
 from hpcore.layout import check_tensor
 from hpcore.plain import Collector, join, split, write_back
+from hpcore.sharding import local_of
 
 
 class Part(Protocol):
@@ -172,7 +173,7 @@ class Container:
         if isinstance(self.value, Tensor):
             if fresh is not self.value:
                 with torch.no_grad():
-                    self.value.set_(fresh)
+                    local_of(self.value).set_(local_of(fresh))  # type: ignore[call-overload]
             return
         write_back(self.value, fresh)
 

@@ -30,20 +30,29 @@ class Leaf:
 
 
 class Collector:
-    """The tensors of trees, by name, in the order in which they were met."""
+    """The tensors of trees, by name, in the order in which they were met.
+
+    `tensors` lie in this rank's memory; of a sharded one that is the local part of the tensor in
+    `wholes`.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.tensors: list[Any] = []
+        self.wholes: list[Any] = []
         self._leaves: dict[int, Leaf] = {}
 
     def add(self, name: str, tensor: Any) -> Leaf:
         """Takes one tensor in, a tied one once; returns what stands for it."""
-        leaf = self._leaves.get(id(tensor))
+        local = getattr(tensor, "_local_tensor", None)  # of a DTensor
+        if local is None:
+            local = tensor
+        leaf = self._leaves.get(id(local))
         if leaf is None:
-            leaf = self._leaves[id(tensor)] = Leaf(len(self.tensors))
+            leaf = self._leaves[id(local)] = Leaf(len(self.tensors))
             self.names.append(name)
-            self.tensors.append(tensor)
+            self.tensors.append(local)
+            self.wholes.append(tensor)
         return leaf
 
 

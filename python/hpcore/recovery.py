@@ -113,6 +113,7 @@ class Recovery:
         worker.progress(roster.steps, Phase.REFORM)
         loop.drill.fire("reform", rank, roster.steps)
         loop.enter_world(RosterWorld(worker, roster))
+        loop.regroup(roster)
         loop.record(
             "reform",
             generation=roster.generation,
@@ -134,7 +135,7 @@ class Recovery:
                 worker.version = Version.NONE
             try:
                 heal(loop, worker, roster)
-            except MismatchError as error:
+            except (MismatchError, JobStopped) as error:
                 worker.post(Mail.STOP, roster.steps, 0, str(error))
                 raise
         if receiving:

@@ -91,7 +91,7 @@ class Pristine:
 
     def forget_rehearsal(self) -> None:
         """Drops the optimizer state that the rehearsal made."""
-        own = capture(self._state.settled).by_name()
+        own = capture(self._state.settled).wholes_by_name()
         tensors = [own[name] for name in self._names]
         for part, tree in zip(self._state.settled, self._trees, strict=True):
             part.restore(tree, tensors)

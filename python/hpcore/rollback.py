@@ -6,11 +6,13 @@ thread; the native state source reads the clones, which change at boundaries onl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hpcore.layout import same_layout
+from hpcore.sharding import Sharding, is_dtensor, local_of
 from hpcore.tracked import Capture, TrackedState, capture
 
 ALWAYS_COPIED_BYTES = 64 << 10
@@ -24,12 +26,22 @@ class _Kept:
     clone: Tensor
     live: Tensor
     version: int
+    whole: Tensor  # the DTensor that `live` is the local part of, else `live`
 
 
 def _still_fits(kept: _Kept, tensor: Tensor) -> bool:
     if kept.live is tensor:
         return kept.clone.shape == tensor.shape
     return same_layout(kept.clone, tensor)
+
+
+def _same_place(kept: _Kept, own: Tensor) -> bool:
+    whole = kept.whole
+    if whole is not own and is_dtensor(whole):
+        same = is_dtensor(own) and Sharding.of("", own) == Sharding.of("", whole)
+    else:
+        same = True
+    return same and same_layout(kept.clone, local_of(own))
 
 
 class Shadow:
@@ -50,9 +62,9 @@ class Shadow:
 
     def captured(self) -> Capture:
         """The boundary's trees, with the clones as tensors."""
-        return Capture(
-            list(self._trees), list(self._names), [self._kept[n].clone for n in self._names]
-        )
+        kept = [self._kept[name] for name in self._names]
+        wholes = [k.clone if k.whole is k.live else k.whole for k in kept]
+        return Capture(list(self._trees), list(self._names), [k.clone for k in kept], wholes)
 
     def touch(self, tensor: Tensor) -> None:
         """Says that memory of this tensor was written behind torch's back."""
@@ -76,7 +88,7 @@ class Shadow:
         kept: dict[str, _Kept] = {}
         clones: list[Tensor] = []
         lives: list[Tensor] = []
-        for name, tensor in zip(now.names, now.tensors, strict=True):
+        for name, tensor, whole in zip(now.names, now.tensors, now.wholes, strict=True):
             old = self._kept.get(name)
             if old is not None and _still_fits(old, tensor):
                 if self.changed(name, tensor):
@@ -85,7 +97,7 @@ class Shadow:
                 clone = old.clone
             else:
                 clone = tensor.detach().clone(memory_format=torch.preserve_format)
-            kept[name] = _Kept(clone, tensor, tensor._version)
+            kept[name] = _Kept(clone, tensor, tensor._version, whole)
         if clones:
             with torch.no_grad():
                 torch._foreach_copy_(clones, lives)
@@ -94,20 +106,27 @@ class Shadow:
 
     def restore(self) -> None:
         """Gives the live state back what it was at the last boundary."""
-        own = capture(self._state.fluid).by_name()
-        wanted: list[Tensor] = []
+        own = capture(self._state.fluid).wholes_by_name()
         with torch.no_grad():
-            for name in self._names:
-                clone, live = self._kept[name].clone, own.get(name)
-                if live is None or not same_layout(clone, live):
-                    live = clone.clone(memory_format=torch.preserve_format)
-                elif self.changed(name, live):
-                    live.detach().copy_(clone)
-                wanted.append(live)
+            wanted = [self._given_back(name, own.get(name)) for name in self._names]
         for part, tree in zip(self._state.fluid, self._trees, strict=True):
             part.restore(tree, wanted)
         now = capture(self._state.fluid)
-        for name, tensor in zip(now.names, now.tensors, strict=True):
-            kept = self._kept[name]
-            self._kept[name] = _Kept(kept.clone, tensor, tensor._version)
+        for name, tensor, whole in zip(now.names, now.tensors, now.wholes, strict=True):
+            clone = self._kept[name].clone
+            self._kept[name] = _Kept(clone, tensor, tensor._version, whole)
         self._dirty.clear()
+
+    def _given_back(self, name: str, own: Tensor | None) -> Tensor:
+        kept = self._kept[name]
+        clone, live = kept.clone, None if own is None else local_of(own)
+        if own is None or live is None or not _same_place(kept, own):
+            fresh = clone.clone(memory_format=torch.preserve_format)
+            if kept.whole is kept.live:
+                return fresh
+            whole: Any = kept.whole
+            sharding = Sharding.of(name, whole)
+            return sharding.wrap(name, fresh, {sharding.mesh: whole.device_mesh})
+        if self.changed(name, live):
+            live.detach().copy_(clone)
+        return own

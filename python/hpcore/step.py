@@ -25,6 +25,7 @@ from hpcore.errors import (
 )
 from hpcore.gradients import STEP_TIMEOUT_S
 from hpcore.randomness import seed_micro_batch, seed_step
+from hpcore.sharding import local_of
 from hpcore.world import Phase
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class Step:
         Raises RosterChanged (left to the `with` block) as soon as the generation is over.
         """
         self._require_open("micro_batches")
-        world, batches = self._world, self._loop.batches
-        for index in batches.of_rank(world.rank, world.world_size):
+        world, batches, lane = self._world, self._loop.batches, self._loop.lane
+        for index in batches.of_rank(lane.index, lane.count):
             world.check()
             world.progress(self.index, Phase.FORWARD)
             samples = batches.samples(self._data, self.index, index)
@@ -155,6 +156,8 @@ class Step:
             loop.drill.fire("rehearsal", None, self.index)
         world.progress(self.index, Phase.REDUCE)
         self.sums = self._reduce(sums)
+        if loop.shards.modules:
+            self._prepare_sharded(chosen, scaler, clip_grad_norm)
         loop.drill.fire("before_ready", loop.drill_rank, self.index)
         loop.save_rank_local(self.index + 1)
         self._agree()
@@ -181,8 +184,10 @@ class Step:
         loop, world = self._loop, self._world
         flags, changed, names = loop.gradients.flags(), loop.buffers.flags(), sorted(sums)
         key = float(zlib.crc32("\n".join(names).encode()))
+        share = 1.0 if loop.lane.counts else 0.0
         control = torch.tensor(
-            [key, *flags, *changed, *(float(sums[name]) for name in names)], dtype=torch.float64
+            [key, *flags, *changed, *(share * float(sums[name]) for name in names)],
+            dtype=torch.float64,
         )
         where = [(control.data_ptr(), control.numel())]
         try:
@@ -195,9 +200,27 @@ class Step:
         buffers_at = 1 + len(flags)
         sums_at = buffers_at + len(changed)
         loop.gradients.reduce(world.communicator, values[1:buffers_at])
-        root = loop.batches.first_with_work(world.world_size)
+        root = 0 if loop.shards.modules else loop.batches.first_with_work(world.world_size)
         loop.buffers.spread(world.communicator, root, values[buffers_at:sums_at])
         return dict(zip(names, values[sums_at:], strict=True))
+
+    def _prepare_sharded(
+        self, optimizers: list[Any], scaler: Any, clip_grad_norm: float | None
+    ) -> None:
+        """What takes all ranks must be done before the step is agreed: afterwards it cannot fail.
+
+        Raises Unsupported for a gradient scaler, RosterChanged.
+        """
+        if scaler is not None:
+            raise Unsupported(
+                "a gradient scaler for a sharded model: ranks would skip steps each by itself; "
+                "train in bfloat16"
+            )
+        if clip_grad_norm is not None:
+            world = self._world
+            self.grad_norm = self._loop.shards.norm(
+                _parameters(optimizers), world.communicator, world.world_size
+            )
 
     def _different_sums(self, names: list[str]) -> MismatchError:
         return MismatchError(
@@ -236,8 +259,11 @@ class Step:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         if clip_grad_norm is not None:
-            tensors = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(tensors, clip_grad_norm))
+            parameters = _parameters(optimizers)
+            if self.grad_norm is None:
+                self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm))
+            else:
+                _scale_gradients(parameters, clip_grad_norm / (self.grad_norm + 1e-6))
         if self._loop.drill.armed("optimizer", self._loop.drill_rank, self.index):
             _apply_half(optimizers[0])
             self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index)
@@ -248,6 +274,18 @@ class Step:
                 scaler.step(optimizer)
         if scaler is not None:
             scaler.update()
+
+
+def _parameters(optimizers: list[Any]) -> list[torch.Tensor]:
+    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
+def _scale_gradients(parameters: list[torch.Tensor], factor: float) -> None:
+    """As clip_grad_norm_ does: never up. A norm that is not finite makes gradients so."""
+    if not factor >= 1.0:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                local_of(parameter.grad).mul_(factor)
 
 
 def _apply_half(optimizer: Any) -> None:

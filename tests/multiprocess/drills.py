@@ -62,13 +62,14 @@ def train(
     standbys: int = 1,
     steps: int = 12,
     options: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = (),
 ) -> Outcome:
     """Runs a script to its end under `hpcore run`; leaves no process behind."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "hpcore", "run", f"--nproc={nproc}", f"--standbys={standbys}"]
     command += [f"--log-dir={folder / 'logs'}", *options]
     command += [word for fault in faults for word in ("--inject", fault)]
-    command += [str(SCRIPTS / script), str(folder), str(steps)]
+    command += [str(SCRIPTS / script), str(folder), str(steps), *arguments]
     path = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
     agent = subprocess.Popen(
         command,

@@ -118,11 +118,11 @@ def _heal(source: TrackedState, receiver: TrackedState) -> None:
     ):
         sent = capture(sending)
         specs = [
-            [n, str(t.dtype)[6:], list(t.shape), list(t.stride())]
+            [n, str(t.dtype)[6:], list(t.shape), list(t.stride()), ""]
             for n, t in zip(sent.names, sent.tensors, strict=True)
         ]
         trees = decode(encode(sent.trees))
-        targets = _targets(capture(receiving), decode(encode(specs)))
+        targets = _targets(capture(receiving), decode(encode(specs)), {})
         assert [size for _, size in regions_of(targets)] == [
             size for _, size in regions_of(sent.tensors)
         ]

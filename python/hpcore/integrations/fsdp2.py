@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import debug
 
 from hpcore.errors import Unsupported
 from hpcore.integrations.meshes import Membership, make_group
@@ -188,8 +189,6 @@ def sum_gradients(model: nn.Module) -> None:
 
 def clear_caches() -> None:
     """Forgets what DTensor worked out for the rank that this process was."""
-    from torch.distributed.tensor import debug
-
     clear = getattr(debug, "_clear_sharding_prop_cache", None)
     if clear is not None:
         clear()
