@@ -28,6 +28,7 @@ class HpcoreBackend final : public c10d::Backend {
   HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeout);
   ~HpcoreBackend() override;
 
+  [[nodiscard]] Group::Facts facts() const { return group()->facts(); }
   const std::string getBackendName() const override { return "hpcore"; }
   c10::intrusive_ptr<Options> getBackendOptions() override { return options_; }
   void setTimeout(std::chrono::milliseconds timeout) override { options_->timeout = timeout; }

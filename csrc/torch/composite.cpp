@@ -10,7 +10,9 @@
 namespace hpcore::torch_binding {
 
 CompositeBackend::CompositeBackend(Parts parts)
-    : Backend(parts.facts.rank, parts.facts.size), parts_(std::move(parts)) {}
+    : Backend(parts.facts.rank, parts.facts.size), parts_(std::move(parts)) {
+  first_store_ = parts_.facts.store;
+}
 
 CompositeBackend::~CompositeBackend() { stop_watching(); }
 
@@ -26,7 +28,9 @@ c10d::Backend& CompositeBackend::accelerator() {
     if (accelerator_if_made()) return;
     BackendPtr made = parts_.make_accelerator(parts_.facts);
     if (!getGroupUid().empty()) made->setGroupUid(getGroupUid());
+#if HPCORE_TORCH_MINOR < 14  // later ones start at 0, and warn
     made->setSequenceNumberForGroup();
+#endif
     check_standing();
     const std::lock_guard lock(mutex_);
     accelerator_ = std::move(made);

@@ -114,6 +114,23 @@ class CompositeBackend final : public c10d::Backend {
   WorkPtr recv(Tensors& tensors, int from, int tag) override;
   WorkPtr recvAnysource(Tensors& tensors, int tag) override;
 
+#if HPCORE_TORCH_MINOR >= 14
+  bool supportsReconfigure() const override { return parts_.cpu->supportsReconfigure(); }
+  c10d::ReconfigureHandle get_reconfigure_handle() const override {
+    return parts_.cpu->get_reconfigure_handle();
+  }
+  // The CPU's backend moves; the accelerator's is aborted, and made anew when it is next needed.
+  WorkPtr reconfigure(const c10d::ReconfigureOptions& options) override;
+  void registerAbortHook(int64_t hook_id, c10d::AbortHook hook) override {
+    parts_.cpu->registerAbortHook(hook_id, std::move(hook));
+  }
+  void unregisterAbortHook(int64_t hook_id) override { parts_.cpu->unregisterAbortHook(hook_id); }
+  WorkPtr gather_single(at::Tensor& output, at::Tensor& input,
+                        const c10d::GatherOptions& options) override {
+    return of(input).gather_single(output, input, options);
+  }
+#endif
+
  private:
   // Also begins the coalescing of that backend, if a coalescing block is open.
   c10d::Backend& of(const at::Tensor& tensor);
@@ -124,8 +141,10 @@ class CompositeBackend final : public c10d::Backend {
   void check_standing();
   void watch();
   void stop_watching();
+  void abort_accelerator();
 
   Parts parts_;
+  c10::intrusive_ptr<c10d::Store> first_store_;
   std::mutex making_;  // held while the accelerator's backend is made; never take it with the GIL
   std::mutex mutex_;   // guards the rest
   BackendPtr accelerator_;

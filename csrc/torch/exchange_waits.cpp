@@ -1,6 +1,7 @@
 // Who moves the messages, how they sleep, and how requests fail.
 #include "torch/exchange.hpp"
 #include "torch/quiet_thread.hpp"
+#include "torch/steady_wait.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -101,7 +102,7 @@ void Exchange::drive(const std::function<bool()>& finished) {
 void Exchange::loop() {
   Lock lock(mutex_);
   while (!closed_) {
-    idle_.wait(lock, [this] { return closed_ || pending(); });
+    steady_wait(idle_, lock, [this] { return closed_ || pending(); });
     step(lock);
     if (!closed_ && pending()) sleep(lock, nullptr);
   }

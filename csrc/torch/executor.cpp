@@ -1,6 +1,7 @@
 #include "torch/executor.hpp"
 
 #include "torch/quiet_thread.hpp"
+#include "torch/steady_wait.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -23,7 +24,7 @@ void Executor::State::run_next(std::unique_lock<std::mutex>& lock) {
 void Executor::State::loop() {
   std::unique_lock lock(mutex);
   for (;;) {
-    changed.wait(lock, [this] { return !running && (!queue.empty() || finished); });
+    steady_wait(changed, lock, [this] { return !running && (!queue.empty() || finished); });
     if (queue.empty()) return;
     run_next(lock);
   }
@@ -37,7 +38,7 @@ void Executor::State::help(const std::function<bool()>& done) {
     else if (!running)
       return;
     else
-      changed.wait(lock);
+      steady_wait(changed, lock);
   }
 }
 
@@ -77,7 +78,7 @@ void Executor::finish() {
   }
   if (thread.joinable()) thread.join();
   std::unique_lock lock(state_->mutex);
-  state_->changed.wait(lock, [this] { return !state_->running && state_->queue.empty(); });
+  steady_wait(state_->changed, lock, [this] { return !state_->running && state_->queue.empty(); });
 }
 
 }  // namespace hpcore::torch_binding

@@ -1,6 +1,7 @@
 #include "torch/work.hpp"
 
 #include "torch/error.hpp"
+#include "torch/steady_wait.hpp"
 
 namespace hpcore::torch_binding {
 
@@ -52,7 +53,7 @@ bool HpcoreWork::wait(std::chrono::milliseconds timeout) {
   std::unique_lock lock(mutex_);
   const auto done = [this] { return completed_; };
   if (timeout == kNoTimeout) {
-    cv_.wait(lock, done);
+    steady_wait(cv_, lock, done);
   } else if (!cv_.wait_for(lock, timeout, done)) {
     raise({Code::kTimeout, std::string(title_) + " (sequence number " + std::to_string(sequence_) +
                                ") is not complete after wait(" + std::to_string(timeout.count()) +

@@ -154,7 +154,8 @@ def _gloo(options: Any) -> Any:
     gloo = ProcessGroupGloo(store, options.group_rank, options.group_size, timeout=options.timeout)
     gloo.options.global_ranks_in_group = list(options.global_ranks_in_group)
     gloo.options.group_name = options.group_id
-    gloo._set_sequence_number_for_group()
+    if not hasattr(gloo, "reconfigure"):  # torch 2.14 starts at 0 by itself, and warns
+        gloo._set_sequence_number_for_group()
     return gloo
 
 

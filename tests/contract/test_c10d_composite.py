@@ -149,3 +149,44 @@ def test_composite_splits_and_ends_both() -> None:
             dist.all_reduce(torch.ones(1), group=group)
 
     run_ranks(2, work)
+
+
+since_2_14 = pytest.mark.skipif(
+    not hasattr(dist.ProcessGroup, "reconfigure"), reason=f"torch {torch.__version__}: since 2.14"
+)
+
+
+@since_2_14
+def test_composite_passes_gather_single_on() -> None:
+    def work(rank: int) -> None:
+        group = composite_group(GlooDouble(), "cuda")
+        output = torch.empty(3) if rank == 2 else None
+        dist.gather_single(torch.tensor([float(rank)]), output, group=group, group_dst=2)
+        assert output is None or output.tolist() == [0.0, 1.0, 2.0]
+
+    run_ranks(3, work)
+
+
+@since_2_14
+def test_composite_moves_to_other_members_and_makes_its_accelerator_anew() -> None:
+    def work(rank: int) -> list[tuple[int, int, str, list[int]]]:
+        double = GlooDouble()
+        group = composite_group(double, "cpu")
+        dist.all_reduce(torch.ones(1), group=group)
+        if rank == 1:
+            return double.made
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"handle/{rank}", dist._get_reconfigure_handle(group))
+        handles = [store.get(f"handle/{other}").decode() for other in (2, 0)]
+        dist._reconfigure(1, handles, group=group, timeout=PATIENCE).wait()
+        assert (group.rank(), group.size()) == (1 - rank // 2, 2)
+        tensor = torch.full((3,), rank + 1.0)
+        dist.all_reduce(tensor, group=group)
+        assert tensor.tolist() == [4.0] * 3
+        return double.made
+
+    first, second, third = run_ranks(3, work)
+    name = first[0][2]
+    assert first == [(0, 3, name, [0, 1, 2]), (1, 2, name, [2, 0])]
+    assert second == [(1, 3, name, [0, 1, 2])]
+    assert third == [(2, 3, name, [0, 1, 2]), (0, 2, name, [2, 0])]
