@@ -37,7 +37,7 @@ wheel: install
 	@bash ci/wheel.sh
 
 sanitize: install
-	@bash ci/sanitize.sh address && bash ci/sanitize.sh thread
+	@bash ci/sanitize.sh address && bash ci/sanitize.sh thread && bash ci/sanitize.sh c10d
 
 clean:
 	rm -rf build dist $(VENV) python/hpcore/*.so python/hpcore/_version.py
