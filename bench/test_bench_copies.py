@@ -1,6 +1,6 @@
 """Reading another process's memory beside memcpy, on small and huge pages, by size of one call.
 
-Sets kSubBlockBytes (csrc/state/exposure.hpp) and shows what use_huge_pages is worth.
+Sets kStretchBytes (csrc/transport/remote_memory.hpp) and shows what use_huge_pages is worth.
 Run: pytest bench/test_bench_copies.py --benchmark-only.
 """
 

@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, module) {
   hpcore::bind::register_roster(module);
   hpcore::bind::register_collective(module);
   hpcore::bind::register_plan(module);
+  hpcore::bind::register_transport(module);
   hpcore::bind::register_state(module);
   hpcore::bind::register_dataset(module);
 }

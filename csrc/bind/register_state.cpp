@@ -4,6 +4,7 @@
 
 #include "base/digest.hpp"
 #include "bind/errors.hpp"
+#include "bind/regions.hpp"
 #include "bind/register.hpp"
 #include "bind/waiting.hpp"
 #include "roster/worker.hpp"
@@ -46,20 +47,12 @@ using state::PublishStats;
 using state::PullStats;
 using state::StateReceiver;
 using state::StateSource;
-using Regions = std::vector<std::pair<uint64_t, uint64_t>>;
 
 struct SourceAddress {
   int slot;
   pid_t pid;
   std::vector<transport::Region> regions;
 };
-
-std::vector<transport::Region> regions_of(const Regions& pairs) {
-  std::vector<transport::Region> regions;
-  regions.reserve(pairs.size());
-  for (const auto& [address, bytes] : pairs) regions.push_back({address, bytes});
-  return regions;
-}
 
 void* exposure_of(const Worker& worker, int slot) {
   if (!worker.segment()->has_slot(slot)) {
@@ -68,15 +61,6 @@ void* exposure_of(const Worker& worker, int slot) {
                                      std::to_string(worker.segment()->slots()) + " slots"));
   }
   return worker.segment()->exposure_area(slot).data();
-}
-
-transport::Method method_of(const std::string& name) {
-  if (name == "probe") return transport::Method::kProbe;
-  if (name == "process_vm_readv") return transport::Method::kProcessMemory;
-  if (name == "staging") return transport::Method::kStaging;
-  check(Status(Code::kInvalid,
-               "method \"" + name + "\" is none of probe, process_vm_readv, staging"));
-  return transport::Method::kProbe;
 }
 
 std::unique_ptr<StateSource> make_source(const Worker& worker, uint64_t generation,

@@ -75,9 +75,6 @@ inline uint64_t chunk_count(uint64_t total_bytes, uint64_t chunk_bytes) {
   return (total_bytes + chunk_bytes - 1) / chunk_bytes;
 }
 
-// Read and digest go in steps of this size, so that the digest finds the bytes in the L2 cache. Set
-// by bench/test_bench_copies.py; flat from 256 KiB to 4 MiB.
-constexpr uint64_t kSubBlockBytes = 512 << 10;
 constexpr uint64_t kMinChunkBytes = 1 << 20;
 
 }  // namespace hpcore::state

@@ -66,19 +66,19 @@ bool Pull::read_from(size_t index, uint64_t chunk) {
   const uint64_t end = begin + chunk_bytes(chunk);
   Digester digester;
   std::vector<iovec> pieces;
-  for (uint64_t offset = begin; offset < end; offset += kSubBlockBytes) {
-    const uint64_t bytes = std::min(kSubBlockBytes, end - offset);
-    Status status = source.memory->read(offset, bytes, regions_, [this] { return stopped(); });
-    if (!status.ok()) {
-      if (status.code() == Code::kAborted) return false;
-      const std::scoped_lock lock(mutex_);
-      source.trouble = std::move(status);
-      source.usable.store(false, std::memory_order_release);
-      return false;
-    }
+  const auto arrived = [&](uint64_t offset, uint64_t bytes) {
     pieces.clear();
     regions_.pieces(offset, bytes, &pieces);
     for (const iovec& piece : pieces) digester.update(piece.iov_base, piece.iov_len);
+  };
+  Status status =
+      source.memory->stream(begin, end - begin, regions_, [this] { return stopped(); }, arrived);
+  if (!status.ok()) {
+    if (status.code() == Code::kAborted) return false;
+    const std::scoped_lock lock(mutex_);
+    source.trouble = std::move(status);
+    source.usable.store(false, std::memory_order_release);
+    return false;
   }
   digests_[chunk] = digester.finish();
   read_from_[chunk] = static_cast<uint32_t>(index);

@@ -15,7 +15,7 @@ class ProcessMemory final : public RemoteMemory {
   [[nodiscard]] Status probe() const;
   [[nodiscard]] Status read(uint64_t offset, uint64_t bytes, const RegionMap& into,
                             const StopCondition& stop) override;
-  [[nodiscard]] const char* method() const override { return "process_vm_readv"; }
+  [[nodiscard]] std::string method() const override { return "process_vm_readv"; }
 
  private:
   RemoteProcess process_;

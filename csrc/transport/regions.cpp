@@ -6,6 +6,36 @@
 
 namespace hpcore::transport {
 
+std::vector<Region> aligned_ranges(const std::vector<Region>& regions, uint64_t alignment) {
+  std::vector<Region> ranges;
+  for (const Region& region : regions) {
+    if (region.bytes == 0) continue;
+    const uint64_t begin = region.address / alignment * alignment;
+    const uint64_t end = (region.address + region.bytes + alignment - 1) / alignment * alignment;
+    ranges.push_back({begin, end - begin});
+  }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Region& a, const Region& b) { return a.address < b.address; });
+  std::vector<Region> joined;
+  for (const Region& range : ranges) {
+    if (!joined.empty() && range.address <= joined.back().address + joined.back().bytes) {
+      Region& last = joined.back();
+      last.bytes = std::max(last.address + last.bytes, range.address + range.bytes) - last.address;
+    } else {
+      joined.push_back(range);
+    }
+  }
+  return joined;
+}
+
+bool overlaps_any(const std::vector<Region>& ranges, const Region& region) {
+  // The first range that ends behind the region's start.
+  const auto at = std::upper_bound(
+      ranges.begin(), ranges.end(), region.address,
+      [](uint64_t address, const Region& range) { return address < range.address + range.bytes; });
+  return at != ranges.end() && at->address < region.address + region.bytes;
+}
+
 RegionMap::RegionMap(std::vector<Region> regions) : regions_(std::move(regions)) {
   starts_.reserve(regions_.size() + 1);
   starts_.push_back(0);

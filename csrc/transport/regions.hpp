@@ -19,6 +19,15 @@ struct Region {
   uint64_t bytes = 0;
 };
 
+constexpr uint64_t kPageBytes = 4096;
+
+// The regions rounded outwards to multiples of `alignment`, sorted, neighbours joined; empty ones
+// are left out.
+std::vector<Region> aligned_ranges(const std::vector<Region>& regions, uint64_t alignment);
+
+// Whether the region shares a byte with one of the ranges, which are sorted and disjoint.
+bool overlaps_any(const std::vector<Region>& ranges, const Region& region);
+
 class RegionMap {
  public:
   RegionMap() : starts_(1, 0) {}
@@ -28,6 +37,8 @@ class RegionMap {
   [[nodiscard]] const std::vector<Region>& regions() const { return regions_; }
   // Index of the region that holds the byte at `offset` (< bytes()).
   [[nodiscard]] size_t region_at(uint64_t offset) const;
+  // Offset of a region's first byte.
+  [[nodiscard]] uint64_t start(size_t region) const { return starts_[region]; }
   // Appends the pieces of [offset, offset + bytes) to `out`. The range must lie inside.
   void pieces(uint64_t offset, uint64_t bytes, std::vector<iovec>* out) const;
   // kMismatch that names the first region whose size differs.

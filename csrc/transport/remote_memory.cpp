@@ -1,9 +1,22 @@
 #include "transport/remote_memory.hpp"
 
+#include <algorithm>
+
 #include "transport/process_memory.hpp"
 #include "transport/staging.hpp"
 
 namespace hpcore::transport {
+
+Status RemoteMemory::stream(uint64_t offset, uint64_t bytes, const RegionMap& into,
+                            const StopCondition& stop, const Arrival& arrival) {
+  for (const uint64_t end = offset + bytes; offset < end;) {
+    const uint64_t stretch = std::min(kStretchBytes, end - offset);
+    HPCORE_RETURN_IF_ERROR(read(offset, stretch, into, stop));
+    arrival(offset, stretch);
+    offset += stretch;
+  }
+  return {};
+}
 
 Result<std::unique_ptr<RemoteMemory>> open_remote_memory(const RemoteProcess& process,
                                                          Method method) {

@@ -1,10 +1,11 @@
 // Purpose: reads another process's memory into one's own: the contract, and the one function that
-// makes a reader.
+// makes a reader within a node.
 //   process_vm_readv   one copy; the other process does nothing. Needs the kernel's leave (ptrace
 //                      rules: same user, dumpable, Yama). /proc/pid/mem obeys the same rules, so
 //                      it is no way around.
 //   staging            where that is refused: the other process runs a StagingServer that copies
 //                      what is asked for into shared memory. Two copies and the other's help.
+//   fabric             from another host, over libfabric: transport/fabric_memory.hpp
 // Threads: read() is thread-safe.
 // Ownership: nothing of the other process. A pid that was recycled is seen by the digests of what
 // was read, not here. Lifecycle: plain object, reads until it is destroyed.
@@ -26,15 +27,28 @@ struct StagingArea;
 // thread.
 using StopCondition = std::function<bool()>;
 
+// Told of each stretch of bytes that has arrived, in order: [offset, offset + bytes).
+using Arrival = std::function<void(uint64_t offset, uint64_t bytes)>;
+
+// A stretch is handed over while the CPU's L2 cache still holds it. Set by
+// bench/test_bench_copies.py; flat from 256 KiB to 4 MiB.
+constexpr uint64_t kStretchBytes = 512 << 10;
+
 class RemoteMemory {
  public:
   virtual ~RemoteMemory() = default;
   // Copies [offset, offset + bytes) of the other process's range to the same offsets of `into`.
   // kPeerDead: it is gone. kTimeout: it did not answer. kAborted: `stop` said so. Nothing outside
-  // `into` is written.
+  // `into` is written, and nothing at all after the return, whatever it says.
   [[nodiscard]] virtual Status read(uint64_t offset, uint64_t bytes, const RegionMap& into,
                                     const StopCondition& stop) = 0;
-  [[nodiscard]] virtual const char* method() const = 0;
+  // The same, and says what has arrived while the rest may still be on its way. What was announced
+  // before a failure is right.
+  [[nodiscard]] virtual Status stream(uint64_t offset, uint64_t bytes, const RegionMap& into,
+                                      const StopCondition& stop, const Arrival& arrival);
+  [[nodiscard]] virtual std::string method() const = 0;
+  // What the operator should know of how it went, such as a rate far below the link's; empty: fine.
+  [[nodiscard]] virtual std::string note() const { return ""; }
 };
 
 enum class Method { kProbe, kProcessMemory, kStaging };

@@ -65,7 +65,7 @@ class StagingMemory final : public RemoteMemory {
   explicit StagingMemory(const RemoteProcess& process) : process_(process) {}
   [[nodiscard]] Status read(uint64_t offset, uint64_t bytes, const RegionMap& into,
                             const StopCondition& stop) override;
-  [[nodiscard]] const char* method() const override { return "staging"; }
+  [[nodiscard]] std::string method() const override { return "staging"; }
 
  private:
   [[nodiscard]] Result<size_t> claim(TimePoint deadline, const StopCondition& stop);

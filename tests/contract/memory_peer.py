@@ -1,0 +1,116 @@
+"""A process whose memory is read, for the contract of remote memory: obeys one JSON line a command.
+
+Run as ``python memory_peer.py SEGMENT_FD SLOT`` (0 0: without a segment).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import sys
+from typing import Any
+
+from hpcore import _core
+from hpcore.errors import HpcoreError
+
+GUARD = 64
+"""Bytes before and behind each region that nobody may touch."""
+
+
+class Memory:
+    """Regions of this process with guards around them, listed one or more times."""
+
+    def __init__(self, sizes: list[int], seed: int | None, times: int = 1) -> None:
+        self.sizes, self.times = sizes, times
+        self.buffers = [(ctypes.c_ubyte * (size + 2 * GUARD))() for size in sizes]
+        for buffer in self.buffers:
+            ctypes.memset(buffer, 0xA5, len(buffer))
+        self.fill(seed)
+
+    def fill(self, seed: int | None) -> None:
+        source = random.Random(seed)
+        for view in self.views():
+            view[:] = bytes(len(view)) if seed is None else source.randbytes(len(view))
+
+    def views(self) -> list[memoryview]:
+        return [
+            memoryview(buffer).cast("B")[GUARD : GUARD + size]
+            for buffer, size in zip(self.buffers, self.sizes, strict=True)
+        ]
+
+    def regions(self) -> list[tuple[int, int]]:
+        return self.times * [
+            (ctypes.addressof(buffer) + GUARD, size)
+            for buffer, size in zip(self.buffers, self.sizes, strict=True)
+        ]
+
+    def content(self) -> bytes:
+        """Of all regions, each once."""
+        return b"".join(bytes(view) for view in self.views())
+
+    def guards_untouched(self) -> bool:
+        return all(
+            bytes(buffer[:GUARD]) == b"\xa5" * GUARD and bytes(buffer[-GUARD:]) == b"\xa5" * GUARD
+            for buffer in self.buffers
+        )
+
+
+class Peer:
+    """What this process can be asked for."""
+
+    def __init__(self, fd: int, slot: int) -> None:
+        self.slot = slot
+        self.segment = _core.NodeSegment.attach(fd) if fd else None
+        self.memory: Memory
+        self.server: Any = None
+        self.fabric: Any = None
+
+    def make(self, sizes: list[int], seed: int, times: int) -> list[tuple[int, int]]:
+        self.memory = Memory(sizes, seed, times)
+        return self.memory.regions()
+
+    def stage(self, generation: int) -> int:
+        self.server = _core.StagingServer(
+            self.segment, self.slot, self.memory.regions(), generation
+        )
+        return os.getpid()
+
+    def expose(self, generation: int, options: dict[str, Any]) -> str:
+        if self.server is None:
+            self.fabric = _core.Fabric(**options)
+            self.server = _core.FabricServer(self.fabric)
+        return str(self.server.expose(self.memory.regions(), generation).hex())
+
+    def withdraw(self) -> None:
+        self.server.withdraw(self.memory.regions())
+
+    def close(self) -> None:
+        self.server.close()
+
+    def pull(self, address: str, generation: int, options: dict[str, Any]) -> dict[str, Any]:
+        """Reads all of another peer's memory over a fabric, into this one's."""
+        fabric = _core.Fabric(**options)
+        regions = self.memory.regions()
+        memory = _core.RemoteMemory.over_fabric(fabric, bytes.fromhex(address), generation, regions)
+        memory.read(0, sum(size for _, size in regions), regions)
+        return {"method": memory.method, "note": memory.note, "fabric": fabric.describe()}
+
+    def digest(self) -> str:
+        return str(_core.digest128(self.memory.content()).hex())
+
+
+def main() -> None:
+    peer = Peer(int(sys.argv[1]), int(sys.argv[2]))
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer: Any = {"ok": getattr(peer, name)(*arguments)}
+        except HpcoreError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
