@@ -22,6 +22,7 @@ void HpcoreWork::complete(std::exception_ptr error) {
     const std::lock_guard lock(mutex_);
     if (completed_) return;
     future = future_;
+    ended_ = Clock::now();
   }
   ticket_.ended(!error);
   finish(error);
@@ -46,6 +47,15 @@ void HpcoreWork::drive() {
     driver = driver_;
   }
   if (driver) driver();
+}
+
+float HpcoreWork::getDuration() const {
+  const std::lock_guard lock(mutex_);
+  if (!completed_) {
+    raise({Code::kInvalid, std::string(title_) + " (sequence number " + std::to_string(sequence_) +
+                               ") has no duration yet: it is not complete. wait() first"});
+  }
+  return std::chrono::duration<float, std::milli>(ended_ - begun_).count();
 }
 
 bool HpcoreWork::wait(std::chrono::milliseconds timeout) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include "base/futex.hpp"
 #include "base/status.hpp"
 #include "torch/flight_recorder.hpp"
 
@@ -42,6 +43,8 @@ class HpcoreWork : public c10d::Work {
   std::vector<at::Tensor> result() override { return outputs_; }
   int sourceRank() const override { return source_; }
   uint64_t getSequencenumber() const override { return sequence_; }
+  // Milliseconds from the call to the end, waiting for other ranks included; raises before that.
+  float getDuration() const override;
 #if HPCORE_TORCH_MINOR >= 14
   std::chrono::milliseconds getTimeout() const override { return timeout_; }
 #endif
@@ -53,6 +56,8 @@ class HpcoreWork : public c10d::Work {
   uint64_t sequence_;
   std::chrono::milliseconds timeout_;
   int source_ = -1;
+  TimePoint begun_ = Clock::now();
+  TimePoint ended_{};  // guarded by mutex_
   std::vector<at::Tensor> outputs_;
   FlightTicket ticket_;
   std::function<void()> driver_;

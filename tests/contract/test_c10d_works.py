@@ -34,10 +34,13 @@ def test_c10d_works_tell_how_they_stand() -> None:
         doubled = future.then(lambda done: done.value()[0] * 2)
         if rank == 0:
             assert not handle.is_completed() and not future.done() and not doubled.done()
+            with pytest.raises(errors.InvalidArgument, match="not complete"):
+                handle._get_duration()
             dist.send(begun, 1)
         assert handle.wait() is True
         assert handle.is_completed() and handle.is_success() and future.done()
         assert handle.exception() is None
+        assert 0 < handle._get_duration() < 60_000  # ms
         assert [t.tolist() for t in future.value()] == [[3.0] * 4]
         assert future.value()[0].data_ptr() == tensor.data_ptr() == handle.result()[0].data_ptr()
         assert doubled.wait().tolist() == [6.0] * 4
