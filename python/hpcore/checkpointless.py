@@ -1,28 +1,30 @@
-"""Healing: newcomers take tracked state from the memory of healthy peers; nothing is read from
-disk.
- One `all_gather_bytes` carries what receivers must know: every rank's layout digest, every source's
-addresses, and from the first source the manifest (trees and tensor specs). Receivers build what
-they lack and pull; sources publish digests and go on at once: settled tensors cannot change before
-a commit, which needs the receivers; fluid ones are served from the shadow. Training thread only,
-apart from the native threads that read and digest.
+"""Healing: ranks that lack state take it from the memory of healthy peers, or from shadow copies.
+
+Where state is sharded, all ranks first say what they hold, and each works out the same plan. Then
+one `all_gather_bytes` carries what receivers must know: every rank's layout digest, every source's
+addresses, and from the first source of each replica group the manifest (trees and tensor specs).
+Receivers build what they lack and pull; sources publish digests and go on at once: settled tensors
+cannot change before a commit, which needs the receivers; fluid ones are served from the rollback
+shadow. Training thread only, apart from the native threads that read and digest.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from hpcore import _core
 from hpcore.errors import JobStopped, MismatchError
-from hpcore.layout import TensorSpec, check_tensor
+from hpcore.layout import check_tensor
+from hpcore.manifest import install, manifest_of
 from hpcore.membership.roster import Roster
 from hpcore.plain import decode, encode
-from hpcore.replicas import ReplicaGroup, replica_groups
-from hpcore.sharding import Sharding, local_of, part_held
+from hpcore.replicas import HealPlan, RankFacts, ReplicaGroup, plan_heal
+from hpcore.sharding import part_held
 from hpcore.tracked import Capture, capture
 
 if TYPE_CHECKING:
@@ -34,44 +36,72 @@ PULL_THREADS = 2  # bench/: one thread does not fill the memory bus, a third add
 Region = tuple[int, int]
 
 
-def heal(loop: Loop, worker: Any, roster: Roster) -> None:
+def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
     """Gives state, or takes it, as the roster says. Call with the new generation's world in place.
 
-    A source returns as soon as it has published its digests; a receiver when it holds the state of
-    `roster.steps` whole. Raises RosterChanged, MismatchError (layouts differ: all ranks raise it),
-    CorruptData.
+    A source returns as soon as it has published its digests; a receiver when it holds its state
+    whole. All ranks have that of one step then: the newest, unless its last holder is gone and
+    there is a shadow copy of an earlier one. Returns whether this rank's state is another. Raises
+    RosterChanged, MismatchError (layouts differ: all ranks raise it), CorruptData, JobStopped (some
+    part of the state is lost).
     """
     begin_ns = time.monotonic_ns()
-    slot, steps, rank = worker.slot, roster.steps, loop.world.rank
-    group = _replica_group(loop, roster)
-    role = "receiver" if slot in group.receivers else "source" if slot in group.sources else "none"
-    if role == "source" and slot in roster.receivers:
+    loop.tiers.settle()
+    plan = _plan(loop, worker, roster)
+    group = plan.group_of(loop.world.rank)
+    role = _role(worker.slot, group)
+    if group.made and worker.slot == group.sources[0]:
         loop.become_source()
-    offer = _offer(loop) if role == "source" else None
-    message: dict[str, Any] = {"layout": loop.state.digest()}
-    if offer is not None:
-        message["addresses"] = [list(region) for region in offer.regions()]
-        if slot == group.sources[0]:
-            message["manifest"] = offer.manifest()
-    messages = _gather(loop, message)
-    gathered_ns = time.monotonic_ns()
-    loop.drill.fire("heal", loop.drill_rank, steps)
     fields: dict[str, Any] = {"bytes": 0, "chunks": 0, "refetched": 0}
-    if offer is not None:
-        loop.serve(_publish(worker, roster, group, offer.regions()))
-    elif role == "receiver":
-        stats = _receive(loop, worker, roster, group, messages)
-        fields = {"bytes": stats.bytes, "chunks": stats.chunks, "refetched": stats.refetched}
+    gathered_ns = begin_ns
+    if any(one.receivers for one in plan.groups):
+        stats, gathered_ns = _exchange(loop, worker, roster, group, role)
+        if stats is not None:
+            fields = {"bytes": stats.bytes, "chunks": stats.chunks, "refetched": stats.refetched}
+    copied = group.shadow_for(worker.slot)
+    if copied is not None:
+        loop.drill.fire("heal", loop.drill_rank, roster.steps)
+        fields["bytes"] = loop.tiers.load(copied, plan.step)
+    loop.rewind(plan, roster)
     loop.record(
         "heal",
         generation=roster.generation,
-        rank=rank,
+        rank=loop.world.rank,
         role=role,
+        tier="shadow" if copied is not None else "peer",
+        step=plan.step,
         begin_ns=begin_ns,
         gathered_ns=gathered_ns,
         end_ns=time.monotonic_ns(),
         **fields,
     )
+    return role == "receiver" or worker.slot in roster.receivers
+
+
+def _role(slot: int, group: ReplicaGroup) -> str:
+    if slot in group.receivers or group.shadow_for(slot) is not None:
+        return "receiver"
+    return "source" if slot in group.sources and group.receivers else "none"
+
+
+def _exchange(
+    loop: Loop, worker: Any, roster: Roster, group: ReplicaGroup, role: str
+) -> tuple[Any, int]:
+    """Between live ranks: what a receiver pulled (None elsewhere), and when all had come."""
+    offer = _offer(loop) if role == "source" else None
+    message: dict[str, Any] = {"layout": loop.state.digest()}
+    if offer is not None:
+        message["addresses"] = [list(region) for region in offer.regions()]
+        if worker.slot == group.sources[0]:
+            message["manifest"] = offer.manifest()
+    messages = _gather(loop, message)
+    gathered_ns = time.monotonic_ns()
+    loop.drill.fire("heal", loop.drill_rank, roster.steps)
+    if offer is not None:
+        loop.serve(_publish(worker, roster, group, offer.regions()))
+    elif worker.slot in group.receivers:
+        return _receive(loop, worker, roster, group, messages), gathered_ns
+    return None, gathered_ns
 
 
 def _gather(loop: Loop, message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,36 +112,47 @@ def _gather(loop: Loop, message: dict[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def _replica_group(loop: Loop, roster: Roster) -> ReplicaGroup:
-    """Those who hold the same as this rank. Asks the others if state is sharded at all.
+def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
+    """Who takes what from whom. Asks the others if state is sharded at all.
 
     Raises JobStopped, on all ranks, if the last holder of some part is gone.
     """
     if not loop.state.sharded:
         ranks = tuple(range(roster.world_size))
-        return ReplicaGroup("", ranks, roster.sources, roster.receivers)
+        step = roster.steps - loop.rewound
+        return HealPlan(step, step, (ReplicaGroup("", ranks, roster.sources, roster.receivers),))
+    holds = worker.slot in roster.sources
     message = {
         "layout": loop.state.digest(),
         "part": loop.state.part(),
         "pristine": loop.shards.pristine,
+        "held": loop.steps_done if holds else None,
     }
-    messages = _gather(loop, message)
-    groups = replica_groups(
-        roster, [m["part"] for m in messages], [m["pristine"] for m in messages]
-    )
-    lost = [group for group in groups if group.lost]
-    if lost:
-        raise JobStopped(_what_is_lost(loop, roster, lost))
-    return next(group for group in groups if loop.world.rank in group.ranks)
+    facts = [RankFacts(m["part"], m["pristine"], m["held"]) for m in _gather(loop, message)]
+    plan = plan_heal(roster, facts)
+    if not plan.groups:  # a copy is read whole before it counts: only when it is needed
+        shadows = _gather(loop, {"layout": message["layout"], "steps": list(loop.tiers.steps())})
+        facts = [
+            replace(one, shadows=tuple(m["steps"])) for one, m in zip(facts, shadows, strict=True)
+        ]
+        plan = plan_heal(roster, facts)
+    if not plan.groups:
+        raise JobStopped(_what_is_lost(loop, plan))
+    return plan
 
 
-def _what_is_lost(loop: Loop, roster: Roster, lost: list[ReplicaGroup]) -> str:
+def _what_is_lost(loop: Loop, plan: HealPlan) -> str:
     names = [name for name, tensor in loop.state.sharded if part_held(tensor)]
     some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    ranks = "; ".join(f"ranks {list(group.ranks)}" for group in lost)
+    ranks = "; ".join(f"ranks {list(lost)}" for lost in plan.lost)
+    way_out = (
+        "no step is left that all ranks have a shadow copy of"
+        if loop.tiers.on
+        else "shadow copies would have kept it: Job(shadow_every=1)"
+    )
     return (
-        f"the state of step {roster.steps} is lost: nobody is left that holds the shards of "
-        f"{ranks} ({some}, and what the optimizer keeps for them)"
+        f"the state of step {plan.step} is lost: nobody is left that holds the shards of "
+        f"{ranks} ({some}, and what the optimizer keeps for them); {way_out}"
     )
 
 
@@ -130,20 +171,11 @@ class Offer:
 
     def manifest(self) -> dict[str, Any]:
         """Trees and tensor specs, as plain values."""
-        return {"settled": _describe(self.settled), "fluid": _describe(self.fluid)}
+        return manifest_of(self.settled, self.fluid)
 
 
 def _offer(loop: Loop) -> Offer:
     return Offer(capture(loop.state.settled), loop.shadow.captured())
-
-
-def _describe(captured: Capture) -> dict[str, Any]:
-    return {
-        "trees": captured.trees,
-        "specs": [
-            [s.name, s.dtype, list(s.shape), list(s.stride), s.sharding] for s in captured.specs()
-        ],
-    }
 
 
 def regions_of(tensors: Sequence[Tensor]) -> list[Region]:
@@ -175,13 +207,6 @@ def _receive(
 ) -> Any:
     """Builds, pulls, and puts in place."""
     members = {member.slot: member for member in roster.members}
-    manifest = messages[members[group.sources[0]].rank]["manifest"]
-    plans = [
-        (loop.state.settled, manifest["settled"]),
-        (loop.state.fluid, manifest["fluid"]),
-    ]
-    meshes = loop.state.meshes()
-    targets = [_targets(capture(parts), part["specs"], meshes) for parts, part in plans]
     sources = [
         _core.SourceAddress(
             slot,
@@ -190,31 +215,14 @@ def _receive(
         )
         for slot in group.sources
     ]
-    regions = regions_of([local_of(tensor) for tensor in [*targets[0], *targets[1]]])
-    receiver = _core.StateReceiver(
-        worker, roster.generation, regions, CHUNK_BYTES, sources, PULL_THREADS
-    )
-    stats = receiver.pull(loop.recovery.deadline_s)
-    with torch.no_grad():
-        for (parts, part), tensors in zip(plans, targets, strict=True):
-            for one, tree in zip(parts, part["trees"], strict=True):
-                one.restore(tree, tensors)
-    return stats
 
+    def pull(tensors: list[Tensor]) -> Any:
+        receiver = _core.StateReceiver(
+            worker, roster.generation, regions_of(tensors), CHUNK_BYTES, sources, PULL_THREADS
+        )
+        return receiver.pull(loop.recovery.deadline_s)
 
-def _targets(own: Capture, specs: list[list[Any]], meshes: Mapping[str, Any]) -> list[Tensor]:
-    """Memory for what comes: this rank's own tensors where they fit, new ones elsewhere."""
-    known = own.wholes_by_name()
-    found: list[Tensor] = []
-    for name, dtype, shape, stride, sharding in specs:
-        spec = TensorSpec(name, dtype, tuple(shape), tuple(stride), sharding)
-        tensor = known.get(name)
-        if tensor is None or not spec.fits(tensor):
-            tensor = spec.make()
-            if sharding:
-                tensor = Sharding.parse(sharding).wrap(name, tensor, meshes)
-        found.append(tensor)
-    return found
+    return install(loop.state, messages[members[group.sources[0]].rank]["manifest"], pull)
 
 
 def _check_layouts(loop: Loop, messages: list[dict[str, Any]]) -> None:

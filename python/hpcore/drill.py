@@ -102,8 +102,14 @@ class Drill:
         """Whether a rule waits for this point, rank (None: a standby) and step."""
         return bool(self._rules) and self._match(point, rank, step) is not None
 
-    def fire(self, point: str, rank: int | None, step: int) -> None:
-        """Carries out the rule for this point, if one has not fired yet in the job."""
+    def fire(
+        self,
+        point: str,
+        rank: int | None,
+        step: int,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Carries out the rule for this point, after `before`, if it has not fired yet."""
         if not self._rules:
             return
         rule = self._match(point, rank, step)
@@ -112,6 +118,7 @@ class Drill:
         self._spent.add(rule.index)
         if self._fire_once(rule.index):
             self._record(rule, step)
+            before()
             _hurt(rule, step)
 
     def hooks(

@@ -31,14 +31,24 @@ class Job:
         micro_batch: samples of the unit that is dealt to ranks; divides `global_batch`.
         seed: key of the sample order and of all random numbers, at least 0.
         ledger: write every rank's samples to the events of every step.
+        shadow_every: copy each rank's state of every so many steps into host memory that outlives
+            the rank, beside the next step; 0: never. Worth it where sharding leaves no second
+            replica (FSDP without HSDP): when a rank is lost, all go back to the last copy. Takes
+            twice the rank's state.
     """
 
     def __init__(
-        self, global_batch: int, micro_batch: int, seed: int = 0, ledger: bool = False
+        self,
+        global_batch: int,
+        micro_batch: int,
+        seed: int = 0,
+        ledger: bool = False,
+        shadow_every: int = 0,
     ) -> None:
         batches = Batches(global_batch, micro_batch, seed)
         worker = this_worker()
-        self._loop = Loop(batches, worker, this_job() if worker is not None else None, ledger)
+        facts = this_job() if worker is not None else None
+        self._loop = Loop(batches, worker, facts, ledger, shadow_every)
         self._started = False
 
     # --- who am I -----------------------------------------------------------------------------

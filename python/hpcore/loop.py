@@ -17,18 +17,21 @@ from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
 from hpcore.checkpointless import regions_of
 from hpcore.drill import job_drill
-from hpcore.errors import InvalidArgument, JobStopped, RosterChanged
+from hpcore.errors import InvalidArgument
 from hpcore.gradients import Gradients
+from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
 from hpcore.rehearsal import Rehearsal
+from hpcore.replicas import HealPlan
 from hpcore.rollback import Shadow
 from hpcore.shards import Lane, Shards
 from hpcore.step import Step
+from hpcore.tiers import Tiers
 from hpcore.tracked import TrackedState, capture
-from hpcore.world import Flag, Phase, SoloWorld, State, Version, World
+from hpcore.world import Flag, RosterWorld, SoloWorld, State, Version, World
 
 _LOOKS_IN_BACKWARD = 16
 """How often a backward looks whether the generation is over: a lost rank is to be noticed within a
@@ -38,11 +41,19 @@ part of a micro-batch, at less than 20 us a micro-batch."""
 class Loop:
     """Everything of a job that is not its public face."""
 
-    def __init__(self, batches: Batches, worker: Any, facts: JobFacts | None, ledger: bool) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        worker: Any,
+        facts: JobFacts | None,
+        ledger: bool,
+        shadow_every: int = 0,
+    ) -> None:
         self.batches = batches
         self.worker = worker
         self.ledger = ledger
         self.steps_done = 0
+        self.rewound = 0  # by how many steps all ranks went back so far
         self.rehearsing = False
         self.member = False
         self.first_of_generation = True
@@ -51,6 +62,7 @@ class Loop:
         self.replicated: list[nn.Module] = []
         self.shards = Shards()
         self.lane = Lane(0, 1)
+        self.tiers = Tiers(self, shadow_every, 0 if facts is None else facts.agent_pid)
         self.rank_local = RankLocal()
         self.shadow = Shadow(self.state)
         self.buffers = ReplicatedBuffers(self.state, (), self.shadow)
@@ -129,38 +141,15 @@ class Loop:
                 try:
                     yield step
                 except GeneratorExit:  # the script breaks out: nothing after this is recovered
-                    self._leave()
+                    leave(self)
                     raise
                 step.require_ended()
                 attempt = attempt + 1 if step.discarded else 1
                 if not step.discarded:
                     continue
-            elif self._agree_on_end(total):
+            elif agree_on_end(self, total):
                 return
             self.recovery.rejoin()
-
-    def _agree_on_end(self, total: int) -> bool:
-        """One empty step, so that nobody leaves before all have ended the last one."""
-        if self.worker is None:
-            return True
-        if self.steps_done > total:
-            raise JobStopped(
-                f"a rank was lost after all {total} steps were done and the others had left the "
-                "loop"
-            )
-        try:
-            self.world.progress(total, Phase.REDUCE)
-            self.world.ready(total)
-            self.world.wait(total)
-        except RosterChanged:
-            return False
-        self._leave()
-        return True
-
-    def _leave(self) -> None:
-        if self.worker is not None:
-            self.worker.flags = self.worker.flags & ~Flag.RECOVERABLE
-            self.world.progress(self.steps_done, Phase.ENDED)
 
     # --- called by Step -----------------------------------------------------------------------
 
@@ -192,6 +181,7 @@ class Loop:
         world = self.world
         if world.rank == 0 or self.first_of_generation or self.ledger:
             fields: dict[str, Any] = {"samples": step.samples} if self.ledger else {}
+            fields |= {"stall_ns": self.tiers.stall_ns} if self.tiers.on else {}
             self.record(
                 "commit",
                 generation=world.generation,
@@ -212,8 +202,9 @@ class Loop:
         self.steps_done = step.index + 1
         self._boundary()
         if self.worker is not None:
-            self.worker.version = self.steps_done
+            self.worker.version = self.steps_done + self.rewound
             self.use_huge_pages()
+        self.tiers.boundary()
 
     def discard_step(self, step: Step, torn: bool, text: str) -> bool:
         """The step does not happen here, or (torn) was interrupted while it did. Returns whether to
@@ -232,27 +223,27 @@ class Loop:
         else:
             self.roll_back(step.index)
         if text:
-            self.recovery.fault(step.index, self.world.generation, torn, text)
+            count = step.index + self.rewound
+            self.recovery.fault(count, self.world.generation, torn, text)
         return True
 
-    def save_rank_local(self, tag: int) -> None:
-        """Leaves what this rank alone knows with the agent."""
+    def save_rank_local(self, step: int) -> None:
+        """Leaves what this rank alone knows with the agent: the state after `step` steps."""
         if self.worker is not None and not self.rehearsing:
-            self.rank_local.save(self.worker, self.world.rank, tag)
+            self.rank_local.save(self.worker, self.world.rank, self.tag(step))
 
     # --- called by Recovery -------------------------------------------------------------------
 
-    def enter_world(self, world: World) -> None:
-        """Swaps the generation."""
+    def enter_world(self, world: RosterWorld) -> None:
+        """Swaps the generation: communicator, meshes and groups of sharded models, copies."""
         self.serve(None)
         self.world.close()
         self.world = world
+        world.rewound = self.rewound
         self.first_of_generation = True
-
-    def regroup(self, roster: Roster) -> None:
-        """What sharded models need of a new generation."""
-        self.shards.enter(self.worker, roster, self.state.sharded)
-        self.lane = self.shards.lane(self.world.rank, self.world.world_size)
+        self.tiers.enter(world.rank)
+        self.shards.enter(self.worker, world.roster, self.state.sharded)
+        self.lane = self.shards.lane(world.rank, world.world_size)
 
     def serve(self, source: Any) -> None:
         """Keeps a source of state open, and closes the one before."""
@@ -267,13 +258,25 @@ class Loop:
         self.rank_local.roll_back()
         self.record("rollback", generation=self.world.generation, rank=self.world.rank, step=step)
 
-    def healed(self, steps: int) -> None:
-        """State has arrived: this is the boundary after `steps` steps."""
-        self.steps_done = steps
+    def rewind(self, plan: HealPlan, roster: Roster) -> None:
+        """All ranks are to have the state of one step, which may be an earlier one."""
+        back, self.steps_done = self.steps_done - plan.step, plan.step
+        self.rewound = self.world.rewound = roster.steps - plan.step
+        if plan.step < plan.newest:
+            self.tiers.rewound(plan, back)
+
+    def tag(self, step: int) -> int:
+        """What rank blobs of a boundary are filed under: none of a past that was given up."""
+        return step + self.rewound | self.rewound << 40
+
+    def healed(self) -> None:
+        """State has arrived: this is the boundary after `steps_done` steps."""
         self._rehearsal.forget_trees()
         self.gradients.clear()
         self.shadow.refresh()
-        self.rank_local.load(self.worker, self.world.rank, steps)
+        tag = self.tag(self.steps_done)
+        if not self.rank_local.load(self.worker, self.world.rank, tag):
+            self.tiers.load_rank_local(tag)
 
     def become_source(self) -> None:
         """Before any step is committed: the state is what the script made, without a rehearsal's

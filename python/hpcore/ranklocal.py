@@ -23,6 +23,16 @@ class RankLocal:
         self._boundary: Any = {}
         self._saved = False
 
+    @property
+    def boundary(self) -> Any:
+        """The plain tree of the values at the last boundary."""
+        return self._boundary
+
+    def replace(self, tree: Any) -> None:
+        """The values of a boundary, as a tree; they are the boundary's from now on."""
+        write_back(self.values, join(tree, ()))
+        self.reached_boundary()
+
     def reached_boundary(self) -> None:
         """Remembers the values for a rollback."""
         self._boundary = self._tree()
@@ -45,12 +55,15 @@ class RankLocal:
             )
         worker.set_rank_blob(rank, tag, blob)
 
-    def load(self, worker: Any, rank: int, tag: int) -> None:
-        """The values that this rank had at boundary `tag`, whoever held it; none if it had none."""
+    def load(self, worker: Any, rank: int, tag: int) -> bool:
+        """The values that this rank had at boundary `tag`, whoever held it; none if it had none.
+
+        Returns whether there were any.
+        """
         found = [blob for at, blob in worker.segment.rank_blob(rank) if at == tag]
         self._saved = bool(found)
-        write_back(self.values, join(decode(found[0]), ()) if found else {})
-        self.reached_boundary()
+        self.replace(decode(found[0]) if found else {})
+        return bool(found)
 
     def _tree(self) -> Any:
         if not self.values:

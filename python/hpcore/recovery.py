@@ -113,7 +113,6 @@ class Recovery:
         worker.progress(roster.steps, Phase.REFORM)
         loop.drill.fire("reform", rank, roster.steps)
         loop.enter_world(RosterWorld(worker, roster))
-        loop.regroup(roster)
         loop.record(
             "reform",
             generation=roster.generation,
@@ -127,6 +126,7 @@ class Recovery:
     def _take_state(self, roster: Roster) -> None:
         loop, worker = self._loop, self._worker
         receiving = worker.slot in roster.receivers
+        changed = receiving
         if not receiving:
             self._check_version(roster)
         if roster.receivers:
@@ -134,13 +134,14 @@ class Recovery:
             if receiving:
                 worker.version = Version.NONE
             try:
-                heal(loop, worker, roster)
+                changed = heal(loop, worker, roster)
             except (MismatchError, JobStopped) as error:
                 worker.post(Mail.STOP, roster.steps, 0, str(error))
                 raise
-        if receiving:
-            loop.healed(roster.steps)
+        if changed:
+            loop.healed()
             worker.version = roster.steps
+        loop.tiers.joined()
         worker.progress(roster.steps, Phase.IDLE)
 
     def _check_version(self, roster: Roster) -> None:

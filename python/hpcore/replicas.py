@@ -1,6 +1,8 @@
-"""Replica groups: the ranks that hold the same parts of sharded state, and who gives it to whom.
+"""Replica groups: the ranks that hold the same parts of sharded state; which step all can have, and
+who takes it from whom. Pure.
 
-Pure. A job without sharded state is one replica group.
+A job without sharded state is one replica group. Where a part has no live holder left, shadow
+copies of it serve, if need be of an earlier step, to which then all ranks go back.
 """
 
 from __future__ import annotations
@@ -12,44 +14,103 @@ from hpcore.membership.roster import Roster
 
 
 @dataclass(frozen=True)
-class ReplicaGroup:
-    """Slots of the ranks of one group that give state, and of those that need it.
+class RankFacts:
+    """What a rank says of itself.
 
-    `made`: nobody has stepped yet, and the first source gives what its script made.
+    Args:
+        part: which part of the state it is to hold.
+        pristine: what its script made is the state before step 0.
+        held: the step whose state it holds live; None if it holds none.
+        shadows: steps of which its shadow copies are whole.
     """
+
+    part: str
+    pristine: bool
+    held: int | None
+    shadows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReplicaGroup:
+    """The ranks of one part, by slot: who gives state, who takes it from them, and who (slot ->
+    rank whose copy it is) from a shadow copy. `made`: the source gives what its script made."""
 
     part: str
     ranks: tuple[int, ...]
     sources: tuple[int, ...]
     receivers: tuple[int, ...]
     made: bool = False
+    shadows: tuple[tuple[int, int], ...] = ()
+
+    def shadow_for(self, slot: int) -> int | None:
+        """The rank whose shadow copy this slot takes."""
+        return dict(self.shadows).get(slot)
+
+
+@dataclass(frozen=True)
+class HealPlan:
+    """All have the state of `step` afterwards; the newest that anybody holds is `newest`.
+
+    `lost`: ranks, by part, that cannot have it; then there are no groups.
+    """
+
+    step: int
+    newest: int
+    groups: tuple[ReplicaGroup, ...] = ()
+    lost: tuple[tuple[int, ...], ...] = ()
 
     @property
-    def lost(self) -> bool:
-        """Whether nobody in the group holds what others in it need."""
-        return bool(self.receivers) and not self.sources
+    def tier(self) -> str:
+        """'peer', or 'shadow' if that is needed anywhere."""
+        return "shadow" if any(group.shadows for group in self.groups) else "peer"
+
+    def group_of(self, rank: int) -> ReplicaGroup:
+        """The group that a rank is in."""
+        return next(group for group in self.groups if rank in group.ranks)
 
 
-def replica_groups(
-    roster: Roster, parts: Sequence[str], pristine: Sequence[bool]
-) -> list[ReplicaGroup]:
-    """The groups of a roster, by lowest rank.
+def plan_heal(roster: Roster, facts: Sequence[RankFacts]) -> HealPlan:
+    """The newest step that every rank can have, and how each comes to it.
 
-    Args:
-        parts: for each rank, which part of the state it is to hold.
-        pristine: for each rank, whether what its script made is the state before step 0.
+    `facts` by rank. Before the first step what scripts made serves, too.
     """
-    found = []
-    for part in dict.fromkeys(parts):
-        ranks = tuple(rank for rank, other in enumerate(parts) if other == part)
-        slots = [roster.members[rank].slot for rank in ranks]
-        sources = tuple(slot for slot in slots if slot in roster.sources)
-        receivers = tuple(slot for slot in slots if slot in roster.receivers)
-        made = False
-        if receivers and not sources and roster.steps == 0:
-            makers = [roster.members[rank].slot for rank in ranks if pristine[rank]]
-            if makers:
-                made, sources = True, (makers[0],)
-                receivers = tuple(slot for slot in receivers if slot != makers[0])
-        found.append(ReplicaGroup(part, ranks, sources, receivers, made))
-    return found
+    newest = max((one.held for one in facts if one.held is not None), default=0)
+    known = {step for one in facts for step in (one.held, *one.shadows) if step is not None}
+    parts: dict[str, list[int]] = {}
+    for rank, one in enumerate(facts):
+        parts.setdefault(one.part, []).append(rank)
+    lost: list[tuple[int, ...]] = []
+    for step in sorted({newest, *(step for step in known if step < newest)}, reverse=True):
+        groups = [_group(roster, facts, part, ranks, step) for part, ranks in parts.items()]
+        if all(group is not None for group in groups):
+            return HealPlan(step, newest, tuple(group for group in groups if group is not None))
+        if not lost:
+            lost = [
+                tuple(ranks)
+                for ranks, group in zip(parts.values(), groups, strict=True)
+                if group is None
+            ]
+    return HealPlan(newest, newest, lost=tuple(lost))
+
+
+def _group(
+    roster: Roster, facts: Sequence[RankFacts], part: str, ranks: list[int], step: int
+) -> ReplicaGroup | None:
+    """How the ranks of one part come to that step; None if they cannot."""
+    slots = {rank: roster.members[rank].slot for rank in ranks}
+    holders = [rank for rank in ranks if facts[rank].held == step]
+    needy = [rank for rank in ranks if rank not in holders]
+    made = False
+    if needy and not holders and roster.steps == 0:
+        holders = [rank for rank in needy if facts[rank].pristine][:1]
+        made = bool(holders)
+        needy = [rank for rank in needy if rank not in holders]
+    sources = tuple(slots[rank] for rank in holders)
+    if not needy or holders:
+        receivers = tuple(slots[rank] for rank in needy)
+        return ReplicaGroup(part, tuple(ranks), sources, receivers, made)
+    copied = [rank for rank in ranks if step in facts[rank].shadows]
+    if not copied:
+        return None
+    shadows = tuple((slots[r], r if r in copied else copied[0]) for r in needy)
+    return ReplicaGroup(part, tuple(ranks), (), (), shadows=shadows)

@@ -9,6 +9,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +233,7 @@ class Step:
         """Between saying ready and hearing the outcome this rank does not know whether the step
         happens."""
         world, loop = self._world, self._loop
+        loop.tiers.settle()
         world.ready(self.index)
         self._torn = True
         loop.drill.fire("after_ready", loop.drill_rank, self.index)
@@ -264,9 +266,8 @@ class Step:
                 self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm))
             else:
                 _scale_gradients(parameters, clip_grad_norm / (self.grad_norm + 1e-6))
-        if self._loop.drill.armed("optimizer", self._loop.drill_rank, self.index):
-            _apply_half(optimizers[0])
-            self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index)
+        half = partial(_apply_half, optimizers[0])
+        self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index, half)
         for optimizer in optimizers:
             if scaler is None:
                 optimizer.step()

@@ -48,9 +48,14 @@ class Version:
 
 
 class World(Protocol):
-    """A rank in a generation."""
+    """A rank in a generation.
+
+    `rewound`: by how many steps all ranks went back so far. The commit words count agreed steps,
+    which is a step's number plus this.
+    """
 
     rank: int
+    rewound: int
     world_size: int
     generation: int
     communicator: Any
@@ -76,6 +81,7 @@ class SoloWorld:
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
+        self.rewound = 0
         self.world_size = world_size
         self.generation = 0
         self.communicator: Any = _core.Communicator.rehearsal(world_size)
@@ -100,6 +106,7 @@ class RosterWorld:
         rank = roster.rank_of(worker.slot)
         assert rank is not None, "a roster that does not name this slot"
         self.rank = rank
+        self.rewound = 0
         self.world_size = roster.world_size
         self.generation = roster.generation
         self.roster = roster
@@ -113,17 +120,18 @@ class RosterWorld:
             raise RosterChanged(f"generation {self.generation} is over")
 
     def ready(self, step: int) -> None:
-        if not self._worker.ready(self.generation, step):
+        if not self._worker.ready(self.generation, step + self.rewound):
             raise RosterChanged(f"generation {self.generation} is over: step {step} was not agreed")
 
     def wait(self, step: int) -> None:
         slots = self.roster.slots
-        outcome = self._worker.wait_commit(self.generation, step, slots, STEP_TIMEOUT_S)
+        count = step + self.rewound
+        outcome = self._worker.wait_commit(self.generation, count, slots, STEP_TIMEOUT_S)
         if outcome != "committed":
             raise RosterChanged(f"step {step} of generation {self.generation} was {outcome}")
 
     def progress(self, step: int, phase: int) -> None:
-        self._worker.progress(step, phase)
+        self._worker.progress(step + self.rewound, phase)
 
     def close(self) -> None:
         self.communicator.close()

@@ -128,3 +128,85 @@ def test_micro_batches_that_cannot_be_dealt_evenly_are_refused(
     outcome = run(tmp_path, 2, standbys=0)
     assert outcome.code != 0
     assert "2 micro-batches a step cannot be dealt evenly to 4" in outcome.output
+
+
+# --- shadow copies ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["forward", "backward", "before_ready", "after_ready"])
+def test_fsdp_rank_killed_before_the_commit_comes_back_from_its_shadow_copy(
+    point: str, undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    faults = [
+        f"rank=2 step=3 point={point} action=sigkill",
+        f"rank=0 step=6 point={point} action=sigkill",
+    ]
+    outcome = run(tmp_path, 1, *faults)
+    check(outcome, undisturbed[1], 2)
+    copied = outcome.events("heal", tier="shadow")
+    assert {event["rank"] for event in copied} >= {0, 2}, outcome.story()
+    # A copy that was not whole yet costs one step, which all run again.
+    assert all(event["back"] <= 1 for event in outcome.events("rewind")), outcome.story()
+
+
+@pytest.mark.parametrize("point", ["after_commit", "optimizer"])
+def test_fsdp_rank_killed_after_the_commit_takes_all_back_one_step(
+    point: str, undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    faults = [
+        f"rank=2 step=3 point={point} action=sigkill",
+        f"rank=1 step=6 point={point} action=exception",
+    ]
+    outcome = run(tmp_path, 1, *faults)
+    check(outcome, undisturbed[1], 2)
+    back = [(event["step"], event["newest"]) for event in outcome.events("rewind", rank=3)]
+    assert back == [(3, 4), (6, 7)], outcome.story()
+    assert "all ranks go back to step 3, from shadow copies" in outcome.output
+
+
+def test_fsdp_all_go_back_to_the_last_copy_with_every_other_step_copied(
+    undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "4")
+    faults = [
+        "rank=3 step=6 point=before_ready action=sigkill",
+        "rank=1 step=7 point=backward action=sigkill",
+    ]
+    outcome = run(tmp_path, 1, *faults)
+    check(outcome, undisturbed[1], 2)
+    back = [(event["step"], event["newest"]) for event in outcome.events("rewind", rank=0)]
+    assert back == [(4, 6), (4, 7)], outcome.story()
+
+
+def test_fsdp_second_kill_while_all_go_back(
+    undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    faults = [
+        "rank=2 step=3 point=optimizer action=sigkill",
+        "rank=1 step=4 point=heal action=sigkill",
+        "rank=0 step=7 point=backward action=sigkill",
+        "rank=3 step=7 point=backward action=sigkill",
+    ]
+    outcome = run(tmp_path, 1, *faults, standbys=2)
+    check(outcome, undisturbed[1], 4)
+
+
+def test_hsdp_whole_replica_group_comes_back_from_shadow_copies(
+    undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    faults = [f"rank={rank} step=5 point=before_ready action=sigkill" for rank in (1, 3)]
+    outcome = run(tmp_path, 2, *faults, standbys=2)
+    check(outcome, undisturbed[2], 2)
+    assert {e["rank"] for e in outcome.events("heal", tier="shadow")} >= {1, 3}, outcome.story()
+
+
+def test_fsdp_rank_killed_in_the_first_step_comes_back(
+    undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    outcome = run(tmp_path, 1, "rank=1 step=0 point=before_ready action=sigkill")
+    check(outcome, undisturbed[1], 1)

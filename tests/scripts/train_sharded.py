@@ -49,7 +49,10 @@ def main(folder: Path, total: int, replicas: int) -> None:
         shape, names = (replicas, size // replicas), ("replicate", "shard")
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
     micro_batch = int(os.environ.get("TEST_MICRO_BATCH", "4"))
-    job = hpcore.Job(global_batch=32, micro_batch=micro_batch, seed=3, ledger=True)
+    every = int(os.environ.get("TEST_SHADOW_EVERY", "0"))
+    job = hpcore.Job(
+        global_batch=32, micro_batch=micro_batch, seed=3, ledger=True, shadow_every=every
+    )
     model = build_model()
     if replicas:
         for layer in model:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcore.checkpointless import _targets, difference, regions_of
+from hpcore.checkpointless import difference, regions_of
 from hpcore.errors import InvalidArgument, Unsupported
 from hpcore.layout import dense
+from hpcore.manifest import targets_of
 from hpcore.plain import decode, encode
 from hpcore.rehearsal import Pristine
 from hpcore.rollback import Shadow
@@ -122,7 +123,7 @@ def _heal(source: TrackedState, receiver: TrackedState) -> None:
             for n, t in zip(sent.names, sent.tensors, strict=True)
         ]
         trees = decode(encode(sent.trees))
-        targets = _targets(capture(receiving), decode(encode(specs)), {})
+        targets = targets_of(capture(receiving), decode(encode(specs)), {})
         assert [size for _, size in regions_of(targets)] == [
             size for _, size in regions_of(sent.tensors)
         ]

@@ -15,6 +15,7 @@ from hpcore.agent.journal import Journal
 from hpcore.agent.logs import LogRelay
 from hpcore.agent.options import AgentOptions, default_preload
 from hpcore.agent.registrar import Registrar
+from hpcore.agent.shadow_memory import STORE_KEY, make_memory
 from hpcore.agent.supervision import Supervisor
 from hpcore.agent.workers import WorkerTable
 from hpcore.membership.coordinator import LocalCoordinator
@@ -39,6 +40,8 @@ class Parts:
     table: WorkerTable
     supervisor: Supervisor
     registrar: Registrar
+    shadow_fd: int
+    """Memory for shadow copies: of a region for each slot, no page used before a worker writes."""
 
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
@@ -48,6 +51,7 @@ class Parts:
         self.table.close()
         self.forge.close()
         self.segment.close()
+        os.close(self.shadow_fd)
 
 
 def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
@@ -76,6 +80,8 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
         max_restarts=options.max_restarts or 0,
         agent_pid=os.getpid(),
     )
+    shadow_fd = make_memory(options.slots)
+    segment.store.set(STORE_KEY, str(shadow_fd))
     table = WorkerTable(segment, watch, forge, relay, environment)
     return Parts(
         options=options,
@@ -87,6 +93,7 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
         table=table,
         supervisor=Supervisor(segment, table, options.recovery_deadline_s),
         registrar=_registrar(options, segment, job),
+        shadow_fd=shadow_fd,
     )
 
 

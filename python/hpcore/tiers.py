@@ -1,0 +1,121 @@
+"""Where state is kept besides live replicas: shadow copies in host memory.
+
+What is copied is what a newcomer would be sent: settled tensors as they lie, fluid ones from the
+rollback shadow, trees, and what the rank alone knows. Training thread only, apart from the copying.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from hpcore.agent.shadow_memory import STORE_KEY
+from hpcore.errors import InvalidArgument
+from hpcore.manifest import install, manifest_of
+from hpcore.shadow_copies import ShadowCopies, copy_out
+from hpcore.tracked import capture
+
+if TYPE_CHECKING:
+    from hpcore.loop import Loop
+    from hpcore.replicas import HealPlan
+
+
+class Tiers:
+    """The copies of one worker's state; without `every` nothing is ever copied."""
+
+    def __init__(self, loop: Loop, every: int, agent_pid: int) -> None:
+        if every < 0:
+            raise InvalidArgument(f"shadow_every must not be negative: {every}")
+        self._loop = loop
+        self._every = every
+        self._agent_pid = agent_pid
+        self._copies: ShadowCopies | None = None
+        self.stall_ns = 0
+        """How long the training thread waited for the last copy."""
+
+    def enter(self, rank: int) -> None:
+        """This worker has a rank."""
+        if not self._every:
+            return
+        if self._copies is None:
+            descriptor = int(self._loop.worker.segment.store.get(STORE_KEY, 10.0))
+            self._copies = ShadowCopies(self._agent_pid, descriptor, rank)
+        self._copies.enter(rank)
+
+    @property
+    def on(self) -> bool:
+        """Whether shadow copies are taken."""
+        return self._copies is not None
+
+    def joined(self) -> None:
+        """The generation has begun: what is to be copied of this boundary and is not yet."""
+        if self.newest() != self._loop.steps_done:
+            self.boundary()
+
+    def boundary(self) -> None:
+        """A step has ended, or this rank has just got its state: starts a copy if one is due."""
+        loop, copies = self._loop, self._copies
+        if copies is None or loop.rehearsing or loop.steps_done % self._every:
+            return
+        begun = time.monotonic_ns()
+        settled, fluid = capture(loop.state.settled), loop.shadow.captured()
+        meta = {**manifest_of(settled, fluid), "rank_local": loop.rank_local.boundary}
+        copies.take(loop.steps_done, meta, [*settled.tensors, *fluid.tensors])
+        self.stall_ns = time.monotonic_ns() - begun
+
+    def close(self) -> None:
+        """Twice is fine."""
+        if self._copies is not None:
+            self._copies.close()
+        self._copies = None
+
+    def settle(self) -> None:
+        """Returns when state may change."""
+        if self._copies is not None:
+            begun = time.monotonic_ns()
+            self._copies.settle()
+            self.stall_ns += time.monotonic_ns() - begun
+
+    def steps(self) -> tuple[int, ...]:
+        """Steps of which this rank has a whole shadow copy; reads it all."""
+        copies = self._copies
+        return () if copies is None else tuple(copies.verified(copies.rank))
+
+    def newest(self) -> int:
+        """The newest step that is copied; -1 if there is none."""
+        copies = self._copies
+        steps = [] if copies is None else [r.step for r in copies.records(copies.rank)]
+        return max(steps, default=-1)
+
+    def load(self, rank: int, step: int) -> int:
+        """This rank's state becomes what the shadow copy of `rank` says; returns bytes."""
+        loop, copies = self._loop, self._copies
+        assert copies is not None
+        meta, memory, at = copies.load(rank, step)
+        copied = install(loop.state, meta, lambda tensors: copy_out(memory, at, tensors))
+        return copied
+
+    def load_rank_local(self, tag: int) -> None:
+        """What this rank alone knew, if only a shadow copy tells; files it under `tag`."""
+        loop, copies = self._loop, self._copies
+        if copies is None:
+            return
+        rank, step = loop.world.rank, loop.steps_done
+        if step in copies.verified(rank):
+            loop.rank_local.replace(copies.load(rank, step)[0]["rank_local"])
+            loop.rank_local.save(loop.worker, rank, tag)
+
+    def rewound(self, plan: HealPlan, back: int) -> None:
+        """All ranks have gone back to the plan's step: says so, and forgets later copies."""
+        loop = self._loop
+        if self._copies is not None:
+            self._copies.forget_after(plan.step)
+        loop.record("rewind", rank=loop.world.rank, step=plan.step, newest=plan.newest, back=back)
+        if loop.world.rank == 0:
+            print(
+                f"hpcore: nobody is left that holds all of step {plan.newest}: all ranks go back "
+                f"to step {plan.step}, from shadow copies",
+                file=sys.stderr,
+                flush=True,
+            )
