@@ -54,18 +54,18 @@ std::vector<const fi::Info*> choose(const fi::Info* list, const std::string& nam
                                     const std::vector<std::string>& domains) {
   std::vector<const fi::Info*> chosen;
   std::set<std::string> taken;
-  // IPv4 before IPv6, loopback last.
-  auto rank = [](const fi::Info* info) {
-    return (is_loopback(*info) ? 2 : 0) + (info->addr_format == fi::kSockaddrIn6 ? 1 : 0);
-  };
+  auto rank = [](const fi::Info* info) { return info->addr_format == fi::kSockaddrIn6 ? 1 : 0; };
   std::vector<const fi::Info*> all;
   for (const fi::Info* info = list; info != nullptr; info = info->next) {
     // "efa-direct" has no protocol of its own above the device: it cannot talk to "efa".
     const char* fabric = info->fabric_attr->name;
     if (info->fabric_attr->prov_name != name) continue;
     if (fabric != nullptr && std::string(fabric) == "efa-direct") continue;
+    // Nobody else can be reached over it: only when it is asked for.
+    if (domains.empty() && is_socket(*info) && is_loopback(*info)) continue;
     all.push_back(info);
   }
+  // IPv4 before IPv6.
   std::stable_sort(all.begin(), all.end(), [&](const fi::Info* a, const fi::Info* b) {
     return is_socket(*a) && is_socket(*b) && rank(a) < rank(b);
   });
@@ -116,6 +116,7 @@ Status Fabric::open_rails() {
   }
   if (chosen.empty()) {
     std::string what = options_.provider.empty() ? "efa, verbs or tcp" : options_.provider;
+    if (options_.domains.empty()) what.append(" that leads out of this host");
     for (const std::string& domain : options_.domains) what.append(" on ").append(domain);
     return {Code::kUnsupported, "libfabric " + library_.version_text() + " in " + library_.path +
                                     " offers no provider " + what + "; it offers " + offered(list)};

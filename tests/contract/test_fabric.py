@@ -70,7 +70,9 @@ def test_library_that_is_too_old_or_broken_is_refused(
 
 def test_provider_that_is_not_there_is_an_error_not_another_one(fabric: Any) -> None:
     library = TCP.options()["library"]
-    with pytest.raises(errors.Unsupported, match=r"no provider efa; it offers .*on lo"):
+    with pytest.raises(
+        errors.Unsupported, match=r"no provider efa that leads out of this host; it offers .*on lo"
+    ):
         _core.Fabric(provider="efa", library=library)
     with pytest.raises(errors.Unsupported, match="no provider tcp on nonesuch0"):
         _core.Fabric(provider="tcp", library=library, domains=["nonesuch0"])
