@@ -113,6 +113,35 @@ struct Hardware {
     for (; bytes > 0; --bytes, ++at) out = HPCORE_CRC_BYTE(out, *at);
     return out;
   }
+#if defined(__x86_64__)
+  // As lanes(), and stores what it read to `to`. The stream's strides and the 32-byte blocks that
+  // can be stored past the caches need not begin at the same byte, so both walk on their own: the
+  // stores by up to 31 bytes ahead of the strides.
+  __attribute__((target("sse4.2,avx"))) static void copy(Digest128& lanes, unsigned char* to,
+                                                         const unsigned char* at, size_t strides) {
+    LaneRegister a = lanes[0], b = lanes[1], c = lanes[2], d = lanes[3];
+    const size_t head = -reinterpret_cast<uintptr_t>(to) % 32;
+    std::memcpy(to, at, head);
+    const size_t blocks = strides - (head > 0 ? 1 : 0);
+    const unsigned char* from = at + head;
+    auto* into = reinterpret_cast<__m256i*>(to + head);
+    for (size_t i = 0; i < blocks; ++i, at += 32, from += 32, ++into) {
+      const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+      a = HPCORE_CRC_WORD(a, load_word(at));
+      b = HPCORE_CRC_WORD(b, load_word(at + 8));
+      c = HPCORE_CRC_WORD(c, load_word(at + 16));
+      d = HPCORE_CRC_WORD(d, load_word(at + 24));
+      _mm256_stream_si256(into, block);
+    }
+    _mm_sfence();
+    lanes = {static_cast<uint32_t>(a), static_cast<uint32_t>(b), static_cast<uint32_t>(c),
+             static_cast<uint32_t>(d)};
+    if (head > 0) {
+      std::memcpy(into, from, 32 - head);
+      Hardware::lanes(lanes, at, 1);
+    }
+  }
+#endif
 };
 #else
 using Hardware = Portable;
@@ -129,6 +158,19 @@ void digest_strides(DigestCode code, Digest128& lanes, const unsigned char* at, 
   use_hardware(code) ? Hardware::lanes(lanes, at, strides) : Portable::lanes(lanes, at, strides);
 }
 
+constexpr size_t kStreamedBytes = 1 << 10;  // below, what is copied is likely read soon
+constexpr size_t kCachedBytes = 64 << 10;   // copied and then digested in pieces of this size
+
+bool copies_past_the_caches(DigestCode code) {
+#if defined(__x86_64__)
+  static const bool present = __builtin_cpu_supports("avx");
+  return present && use_hardware(code);
+#else
+  static_cast<void>(code);
+  return false;
+#endif
+}
+
 }  // namespace
 
 uint32_t crc32c(const void* data, size_t bytes, uint32_t before, DigestCode code) {
@@ -139,23 +181,55 @@ uint32_t crc32c(const void* data, size_t bytes, uint32_t before, DigestCode code
 
 Digester::Digester(DigestCode code) : code_(code) { lanes_.fill(0xFFFFFFFF); }
 
+// Completes a stride that was begun; returns how many bytes that took.
+size_t Digester::fill_carry(const unsigned char* at, size_t bytes) {
+  if (carried_ == 0) return 0;
+  const size_t taken = std::min(kStride - carried_, bytes);
+  std::memcpy(carry_.data() + carried_, at, taken);
+  carried_ += taken;
+  if (carried_ < kStride) return taken;
+  digest_strides(code_, lanes_, carry_.data(), 1);
+  carried_ = 0;
+  return taken;
+}
+
 void Digester::update(const void* data, size_t bytes) {
   if (bytes == 0) return;
   const auto* at = static_cast<const unsigned char*>(data);
   total_bytes_ += bytes;
-  if (carried_ > 0) {
-    const size_t taken = std::min(kStride - carried_, bytes);
-    std::memcpy(carry_.data() + carried_, at, taken);
-    carried_ += taken;
-    at += taken;
-    bytes -= taken;
-    if (carried_ < kStride) return;
-    digest_strides(code_, lanes_, carry_.data(), 1);
-    carried_ = 0;
-  }
+  const size_t taken = fill_carry(at, bytes);
+  at += taken;
+  bytes -= taken;
+  if (bytes == 0) return;
   digest_strides(code_, lanes_, at, bytes / kStride);
   carried_ = bytes % kStride;
   if (carried_ > 0) std::memcpy(carry_.data(), at + (bytes - carried_), carried_);
+}
+
+void Digester::copy(void* to, const void* from, size_t bytes) {
+  auto* into = static_cast<unsigned char*>(to);
+  const auto* at = static_cast<const unsigned char*>(from);
+#if defined(__x86_64__)
+  if (bytes >= kStreamedBytes && copies_past_the_caches(code_)) {
+    const size_t taken = fill_carry(at, bytes);
+    std::memcpy(into, at, taken);
+    const size_t strides = (bytes - taken) / kStride;
+    Hardware::copy(lanes_, into + taken, at + taken, strides);
+    const size_t done = taken + strides * kStride;
+    total_bytes_ += done;
+    into += done;
+    at += done;
+    bytes -= done;
+  }
+#endif
+  while (bytes > 0) {
+    const size_t piece = std::min(bytes, kCachedBytes);
+    std::memcpy(into, at, piece);
+    update(into, piece);
+    into += piece;
+    at += piece;
+    bytes -= piece;
+  }
 }
 
 Digest128 Digester::finish() const {

@@ -29,10 +29,14 @@ class Digester {
  public:
   explicit Digester(DigestCode code = DigestCode::kFastest);
   void update(const void* data, size_t bytes);
+  // As update(from, bytes), and copies the bytes to `to` in the same pass, past the caches: as fast
+  // as memcpy alone, for memory that nobody reads at once. The ranges must not overlap.
+  void copy(void* to, const void* from, size_t bytes);
   [[nodiscard]] Digest128 finish() const;
 
  private:
   static constexpr size_t kStride = 32;  // one word for each lane
+  size_t fill_carry(const unsigned char* at, size_t bytes);
   DigestCode code_;
   Digest128 lanes_;
   uint64_t total_bytes_ = 0;

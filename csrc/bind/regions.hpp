@@ -22,10 +22,11 @@ inline std::vector<transport::Region> regions_of(const Regions& pairs) {
 
 inline transport::Method method_of(const std::string& name) {
   if (name == "probe") return transport::Method::kProbe;
+  if (name == "arena") return transport::Method::kArena;
   if (name == "process_vm_readv") return transport::Method::kProcessMemory;
   if (name == "staging") return transport::Method::kStaging;
   check(Status(Code::kInvalid,
-               "method \"" + name + "\" is none of probe, process_vm_readv, staging"));
+               "method \"" + name + "\" is none of probe, arena, process_vm_readv, staging"));
   return transport::Method::kProbe;
 }
 

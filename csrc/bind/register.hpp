@@ -9,6 +9,7 @@ namespace hpcore::bind {
 void register_base(pybind11::module_& module);
 void register_dataset(pybind11::module_& module);
 void register_transport(pybind11::module_& module);
+void register_digest(pybind11::module_& module);
 void register_state(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_collective(pybind11::module_& module);

@@ -1,8 +1,7 @@
-// Python names of base/digest and of the state room.
+// Python names of the state room.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "base/digest.hpp"
 #include "bind/errors.hpp"
 #include "bind/regions.hpp"
 #include "bind/register.hpp"
@@ -17,42 +16,27 @@ namespace py = pybind11;
 namespace hpcore::bind {
 namespace {
 
-py::bytes digest_of(const py::buffer& buffer, bool portable) {
-  const py::buffer_info info = buffer.request();
-  if (!PyBuffer_IsContiguous(info.view(), 'C')) {
-    check(Status(Code::kInvalid, "digest128 needs a contiguous buffer; make a copy first"));
-  }
-  const auto bytes = static_cast<size_t>(info.size) * static_cast<size_t>(info.itemsize);
-  Digest128 digest;
-  {
-    const py::gil_scoped_release release;
-    digest = digest128(info.ptr, bytes, portable ? DigestCode::kPortable : DigestCode::kFastest);
-  }
-  std::string out;
-  for (const uint32_t lane : digest) {
-    for (int shift = 0; shift < 32; shift += 8) out.push_back(static_cast<char>(lane >> shift));
-  }
-  return py::bytes(out);
-}
-
-void register_digest(py::module_& module) {
-  module.def("digest128", &digest_of, py::arg("buffer"), py::arg("portable") = false,
-             "16 bytes: four CRC-32C lanes, little-endian. Detects accidents, "
-             "not attackers.");
-  module.def("digest_code", &digest_code_name, "sse4.2, armv8-crc or portable.");
-}
-
 using roster::Worker;
 using state::PublishStats;
 using state::PullStats;
 using state::StateReceiver;
 using state::StateSource;
 
+using Arenas = std::vector<std::tuple<int, uint64_t, uint64_t, uint64_t>>;
+using Shares = std::vector<std::tuple<size_t, uint64_t, uint64_t>>;
+
 struct SourceAddress {
   int slot;
   pid_t pid;
   std::vector<transport::Region> regions;
+  std::vector<transport::ArenaPlace> arenas;
+  transport::Pace pace;
 };
+
+transport::ArenaPlace arena_of(const Arenas::value_type& place) {
+  const auto& [fd, inode, address, bytes] = place;
+  return {fd, inode, address, bytes};
+}
 
 void* exposure_of(const Worker& worker, int slot) {
   if (!worker.segment()->has_slot(slot)) {
@@ -80,27 +64,70 @@ std::unique_ptr<StateSource> make_source(const Worker& worker, uint64_t generati
                                        worker.revocation());
 }
 
-std::unique_ptr<StateReceiver> make_receiver(const Worker& worker, uint64_t generation,
-                                             const Regions& regions, uint64_t chunk_bytes,
-                                             const std::vector<SourceAddress>& sources,
-                                             unsigned threads, const std::string& method) {
+std::unique_ptr<StateReceiver> make_receiver(
+    const Worker& worker, uint64_t generation, const Regions& regions, uint64_t chunk_bytes,
+    const std::vector<SourceAddress>& sources, unsigned threads, const std::string& method,
+    const Shares& plan, std::optional<std::shared_ptr<transport::ArenaMappings>> mappings) {
   state::ReceiverOptions options;
   options.generation = generation;
   options.regions = regions_of(regions);
   options.chunk_bytes = chunk_bytes;
   options.threads = threads;
   options.method = method_of(method);
+  if (mappings) options.mappings = std::move(*mappings);
   options.exposure_area = exposure_of(worker, worker.slot());
   for (const SourceAddress& source : sources) {
-    options.sources.push_back(
-        {source.slot, source.pid, source.regions, exposure_of(worker, source.slot)});
+    options.sources.push_back({source.slot, source.pid, source.regions,
+                               exposure_of(worker, source.slot), source.arenas, source.pace});
   }
+  for (const auto& [source, begin, end] : plan) options.plan.push_back({source, begin, end});
   options.keeper = worker.segment();
   options.interrupted = [] {
     const py::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;
   };
   return std::make_unique<StateReceiver>(std::move(options), worker.revocation());
+}
+
+void register_arena(py::module_& module) {
+  using transport::Arena;
+  using transport::ArenaMappings;
+  py::class_<Arena>(module, "Arena",
+                    "Memory for tensors that other processes of the node can map: a sealed memfd. "
+                    "Alive while this object is.")
+      .def(py::init([](uint64_t nbytes) {
+             const py::gil_scoped_release release;
+             auto made = Arena::create(nbytes);
+             const py::gil_scoped_acquire acquire;
+             return check(std::move(made));
+           }),
+           py::arg("nbytes"), "Raises OutOfSpace.")
+      .def_property_readonly(
+          "place",
+          [](const Arena& self) {
+            const transport::ArenaPlace place = self.place();
+            return std::tuple(place.fd, place.inode, place.address, place.bytes);
+          },
+          "(fd, inode, address, bytes): how others find it.")
+      .def_property_readonly("huge_nbytes", &Arena::huge_bytes, "Bytes that lie on huge pages.");
+  py::class_<ArenaMappings, std::shared_ptr<ArenaMappings>>(
+      module, "ArenaMappings", "Other processes' arenas, mapped read-only. Thread-safe.")
+      .def(py::init<>())
+      .def(
+          "open",
+          [](ArenaMappings& self, int pid, const Arenas::value_type& place) {
+            Status status;
+            {
+              const py::gil_scoped_release release;
+              status = self.open(pid, arena_of(place)).status();
+            }
+            check(status);
+          },
+          py::arg("pid"), py::arg("place"),
+          "Maps an arena, all pages present, so that a pull need not. Raises PeerDead, "
+          "Unsupported, MismatchError.")
+      .def("keep_only", &ArenaMappings::keep_only, py::arg("inodes"), "Unmaps all others.")
+      .def_property_readonly("mapped_nbytes", &ArenaMappings::mapped_bytes);
 }
 
 void register_source(py::module_& module) {
@@ -133,10 +160,17 @@ void register_source(py::module_& module) {
 
 void register_receiver(py::module_& module) {
   py::class_<SourceAddress>(module, "SourceAddress", "Where a source's state lies.")
-      .def(py::init([](int slot, pid_t pid, const Regions& regions) {
-             return SourceAddress{slot, pid, regions_of(regions)};
+      .def(py::init([](int slot, pid_t pid, const Regions& regions, const Arenas& arenas,
+                       std::optional<std::pair<uint64_t, double>> pace) {
+             SourceAddress made{slot, pid, regions_of(regions), {}, transport::kUnpaced};
+             for (const auto& place : arenas) made.arenas.push_back(arena_of(place));
+             if (pace) made.pace = {pace->first, pace->second};
+             return made;
            }),
-           py::arg("slot"), py::arg("pid"), py::arg("regions"))
+           py::arg("slot"), py::arg("pid"), py::arg("regions"), py::arg("arenas") = Arenas(),
+           py::arg("pace") = py::none(),
+           "arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives "
+           "so many a second; 0: it is gone.")
       .def_readonly("slot", &SourceAddress::slot)
       .def_readonly("pid", &SourceAddress::pid);
   py::class_<PullStats>(module, "PullStats", "What one pull did.")
@@ -145,11 +179,16 @@ void register_receiver(py::module_& module) {
       .def_readonly("chunks", &PullStats::chunks)
       .def_readonly("refetched", &PullStats::refetched)
       .def_readonly("bytes_by_source", &PullStats::bytes_by_source)
-      .def_readonly("method", &PullStats::method);
+      .def_readonly("moved", &PullStats::moved)
+      .def_readonly("reread", &PullStats::reread)
+      .def_readonly("method", &PullStats::method)
+      .def_readonly("notes", &PullStats::notes);
   py::class_<StateReceiver>(module, "StateReceiver", "The newcomer's side of a heal.")
       .def(py::init(&make_receiver), py::arg("worker"), py::arg("generation"), py::arg("regions"),
            py::arg("chunk_bytes"), py::arg("sources"), py::arg("threads") = 2,
-           py::arg("method") = "probe")
+           py::arg("method") = "probe", py::arg("plan") = Shares(),
+           py::arg("mappings") = py::none(),
+           "plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.")
       .def(
           "pull",
           [](StateReceiver& self, double timeout_s) {
@@ -172,7 +211,6 @@ void register_receiver(py::module_& module) {
 }  // namespace
 
 void register_state(py::module_& module) {
-  register_digest(module);
   module.def(
       "use_huge_pages",
       [](const Regions& pairs) {
@@ -183,6 +221,7 @@ void register_state(py::module_& module) {
       py::arg("regions"),
       "Puts [(address, nbytes)] on huge pages: heals are twice as fast. "
       "Returns the bytes on them.");
+  register_arena(module);
   register_source(module);
   register_receiver(module);
 }

@@ -1,6 +1,6 @@
 // Purpose: what a source lays open in its slot's exposure area: the layout it serves, the digests
-// of its share of the chunks, and a staging area. Chunk i of K sources' state is digested by source
-// i mod K, in entry i / K.
+// of its share of the chunks, and a staging area. Of N chunks and K sources, source d digests the
+// block [d * N / K, (d + 1) * N / K), entry by entry.
 // Everything is tagged with generation + 1: the area is never cleared, entries of older generations
 // are simply foreign.
 // Threads: one process writes (its publishing threads write different entries), others read.
@@ -73,6 +73,16 @@ uint64_t effective_chunk_bytes(uint64_t asked_bytes, uint64_t total_bytes, uint6
 
 inline uint64_t chunk_count(uint64_t total_bytes, uint64_t chunk_bytes) {
   return (total_bytes + chunk_bytes - 1) / chunk_bytes;
+}
+
+// The first chunk that source `index` of `sources` digests; what it digests ends where the next
+// begins.
+inline uint64_t first_digested(uint64_t index, uint64_t chunks, uint64_t sources) {
+  return index * chunks / sources;
+}
+// Who digests a chunk.
+inline uint64_t publisher_of(uint64_t chunk, uint64_t chunks, uint64_t sources) {
+  return ((chunk + 1) * sources - 1) / chunks;
 }
 
 constexpr uint64_t kMinChunkBytes = 1 << 20;

@@ -1,8 +1,8 @@
 #include "state/pull.hpp"
 
+#include <sys/syscall.h>
+
 #include <algorithm>
-#include <cstdio>
-#include <set>
 
 #include "state/threads.hpp"
 
@@ -12,7 +12,10 @@ namespace {
 // A source that is found dead ends the generation; the agent says so within milliseconds, at worst
 // within this.
 constexpr auto kRevocationGrace = std::chrono::seconds(1);
-constexpr auto kInterruptPoll = std::chrono::milliseconds(100);
+
+std::string bytes_text(uint64_t begin, uint64_t end) {
+  return std::to_string(begin) + " to " + std::to_string(end);
+}
 
 }  // namespace
 
@@ -31,227 +34,147 @@ Pull::Pull(const ReceiverOptions& options, const Revocation& revocation, TimePoi
       digests_(chunks_),
       read_from_(chunks_) {}
 
-Status Pull::open_sources() {
-  if (sources_.empty()) return {Code::kInvalid, "a pull needs at least one source"};
-  for (size_t i = 0; i < sources_.size(); ++i) {
-    const SourcePlace& place = options_.sources[i];
-    Source& source = sources_[i];
-    source.regions = transport::RegionMap(place.regions);
-    source.exposure = Exposure(place.exposure_area);
-    HPCORE_RETURN_IF_ERROR(
-        regions_.same_sizes(source.regions, "the source in slot " + std::to_string(place.slot)));
-    const transport::RemoteProcess process{place.pid, &source.regions, source.exposure.staging(),
-                                           options_.generation};
-    auto memory = transport::open_remote_memory(process, options_.method);
-    if (memory.ok()) {
-      source.memory = std::move(memory.value());
-      source.usable.store(true);
-    } else {
-      source.trouble = memory.status();
-    }
+// A source that cannot be reached is out; a layout that differs is everybody's error.
+Status Pull::open_source(size_t index) {
+  const SourcePlace& place = options_.sources[index];
+  Source& source = sources_[index];
+  source.regions = transport::RegionMap(place.regions);
+  source.exposure = Exposure(place.exposure_area);
+  HPCORE_RETURN_IF_ERROR(
+      regions_.same_sizes(source.regions, "the source in slot " + std::to_string(place.slot)));
+  source.process = Fd(static_cast<int>(syscall(SYS_pidfd_open, place.pid, 0)));
+  const transport::RemoteProcess process{
+      place.pid,           &source.regions, source.exposure.staging(),
+      options_.generation, place.arenas,    options_.mappings.get()};
+  std::string why_not;
+  auto memory = transport::open_remote_memory(process, options_.method, &why_not);
+  if (!why_not.empty()) notes_ += (notes_.empty() ? "" : "; ") + why_not;
+  if (!memory.ok()) {
+    source.trouble = memory.status();
+    return {};
   }
+  source.memory = std::move(memory.value());
+  if (!place.pace.none()) {
+    source.memory = std::make_unique<transport::PacedMemory>(std::move(source.memory), place.pace);
+  }
+  work_->in(index);
   return {};
 }
 
-void Pull::fail(Status status) {
-  const std::scoped_lock lock(mutex_);
-  if (failure_.ok()) failure_ = std::move(status);
-  failed_.store(true, std::memory_order_release);
+Status Pull::open_sources() {
+  if (sources_.empty()) return {Code::kInvalid, "a pull needs at least one source"};
+  Result<std::vector<std::vector<ChunkRange>>> plan = planned();
+  if (!plan.ok()) return plan.status();
+  work_ = std::make_unique<WorkShare>(chunks_, std::move(plan.value()));
+  for (size_t i = 0; i < sources_.size(); ++i) HPCORE_RETURN_IF_ERROR(open_source(i));
+  return {};
 }
 
-bool Pull::read_from(size_t index, uint64_t chunk) {
+// The plan in whole chunks: each belongs to the share that holds its first byte.
+Result<std::vector<std::vector<ChunkRange>>> Pull::planned() const {
+  const size_t count = sources_.size();
+  std::vector<std::vector<ChunkRange>> shares(count);
+  if (options_.plan.empty()) {
+    for (size_t d = 0; d < count; ++d) {
+      const ChunkRange block{first_digested(d, chunks_, count),
+                             first_digested(d + 1, chunks_, count)};
+      if (block.begin < block.end) shares[(d + 1) % count].push_back(block);
+    }
+    return shares;
+  }
+  uint64_t expected = 0;
+  for (const PlannedShare& share : options_.plan) {
+    if (share.source >= count || share.begin != expected || share.end <= share.begin) {
+      return Status(Code::kInvalid, "the plan's share of bytes " +
+                                        bytes_text(share.begin, share.end) + " from source " +
+                                        std::to_string(share.source) + " of " +
+                                        std::to_string(count) + " does not go on at byte " +
+                                        std::to_string(expected));
+    }
+    expected = share.end;
+    const ChunkRange range{chunk_count(share.begin, chunk_bytes_),
+                           chunk_count(share.end, chunk_bytes_)};
+    if (range.begin < range.end) shares[share.source].push_back(range);
+  }
+  if (expected != regions_.bytes()) {
+    return Status(Code::kInvalid, "the plan ends at byte " + std::to_string(expected) + " of " +
+                                      std::to_string(regions_.bytes()));
+  }
+  return shares;
+}
+
+void Pull::lose(size_t index, Status trouble) {
+  work_->out(index);
+  const std::scoped_lock lock(mutex_);
+  sources_[index].trouble = std::move(trouble);
+}
+
+Pull::Reading Pull::read_from(size_t index, uint64_t chunk, Clock::duration patience) {
   Source& source = sources_[index];
-  if (!source.usable.load(std::memory_order_acquire)) return false;
-  const uint64_t begin = chunk * chunk_bytes_;
-  const uint64_t end = begin + chunk_bytes(chunk);
-  Digester digester;
-  std::vector<iovec> pieces;
-  const auto arrived = [&](uint64_t offset, uint64_t bytes) {
-    pieces.clear();
-    regions_.pieces(offset, bytes, &pieces);
-    for (const iovec& piece : pieces) digester.update(piece.iov_base, piece.iov_len);
+  if (!source.memory) return Reading::kFailed;
+  const TimePoint begin = Clock::now();
+  bool slow = false;
+  auto stop = [&] {
+    slow = slow || (patience < Clock::duration::max() && Clock::now() - begin > patience);
+    return slow || stopped();
   };
-  Status status =
-      source.memory->stream(begin, end - begin, regions_, [this] { return stopped(); }, arrived);
+  Digester digester;
+  Status status = source.memory->read_digested(chunk * chunk_bytes_, chunk_bytes(chunk), regions_,
+                                               &digester, stop);
+  if (status.code() == Code::kAborted) {
+    return slow && !stopped() ? Reading::kTooSlow : Reading::kStopped;
+  }
   if (!status.ok()) {
-    if (status.code() == Code::kAborted) return false;
-    const std::scoped_lock lock(mutex_);
-    source.trouble = std::move(status);
-    source.usable.store(false, std::memory_order_release);
-    return false;
+    lose(index, std::move(status));
+    return Reading::kFailed;
   }
   digests_[chunk] = digester.finish();
   read_from_[chunk] = static_cast<uint32_t>(index);
-  source.bytes.fetch_add(end - begin, std::memory_order_relaxed);
-  return true;
+  source.bytes.fetch_add(chunk_bytes(chunk), std::memory_order_relaxed);
+  return Reading::kDone;
 }
 
-bool Pull::fetch(uint64_t chunk) {
-  const size_t count = sources_.size();
-  for (size_t i = 0; i < count; ++i) {
-    if (stopped()) return false;
-    if (read_from((chunk + 1 + i) % count, chunk)) return true;
-  }
-  if (!stopped()) fail(no_source_left(chunk));
-  return false;
-}
-
-void Pull::fetch_chunks() {
-  for (;;) {
-    const uint64_t chunk = next_.fetch_add(1, std::memory_order_relaxed);
-    if (chunk >= chunks_ || !fetch(chunk)) return;
-    progress_bytes_->fetch_add(chunk_bytes(chunk), std::memory_order_relaxed);
-    settle(chunk);
-  }
-}
-
-Pull::Verdict Pull::compare(uint64_t chunk) {
-  const size_t publisher = chunk % sources_.size();
-  Source& source = sources_[publisher];
-  Digest128 published;
-  const uint64_t generation = options_.generation;
-  if (!source.exposure.digest(generation, chunk / sources_.size(), &published)) {
-    return Verdict::kUnknown;
-  }
-  if (!source.layout_agreed.load(std::memory_order_acquire)) {
-    const Layout mine{regions_.layout_word(), regions_.bytes(), chunk_bytes_, sources_.size()};
-    Layout theirs;
-    if (!source.exposure.layout(generation, &theirs)) return Verdict::kUnknown;
-    if (!(mine == theirs)) {
-      fail({Code::kMismatch,
-            "the source in slot " + std::to_string(options_.sources[publisher].slot) +
-                " publishes " + std::to_string(theirs.total_bytes) + " bytes in chunks of " +
-                std::to_string(theirs.chunk_bytes) + " from " + std::to_string(theirs.sources) +
-                " sources; this process expects " + std::to_string(mine.total_bytes) +
-                " bytes in chunks of " + std::to_string(mine.chunk_bytes) + " from " +
-                std::to_string(mine.sources)});
-      return Verdict::kUnknown;
-    }
-    source.layout_agreed.store(true, std::memory_order_release);
-  }
-  return published == digests_[chunk] ? Verdict::kMatches : Verdict::kDiffers;
-}
-
-void Pull::settle(uint64_t chunk) {
-  switch (compare(chunk)) {
-    case Verdict::kMatches:
-      proved_.fetch_add(1, std::memory_order_relaxed);
-      return;
-    case Verdict::kDiffers:
-      if (fetch_again(chunk)) proved_.fetch_add(1, std::memory_order_relaxed);
-      return;
-    case Verdict::kUnknown: {
-      const std::scoped_lock lock(mutex_);
-      pending_.push_back(chunk);
-      return;
+void Pull::fetch_chunks(WorkShare* work) {
+  WorkShare::Task task;
+  while (!stopped()) {
+    const WorkShare::Answer answer = work->take(&task);
+    if (answer == WorkShare::Answer::kNoSource) fail(no_source_left());
+    if (answer != WorkShare::Answer::kTask) return;
+    const TimePoint begin = Clock::now();
+    const Reading reading = read_from(task.source, task.chunk, work->patience(task.source));
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    switch (reading) {
+      case Reading::kDone:
+        work->finished(task, seconds);
+        progress_bytes_->fetch_add(chunk_bytes(task.chunk), std::memory_order_relaxed);
+        settle(task.chunk);
+        break;
+      case Reading::kFailed:
+        work->failed(task);
+        break;
+      case Reading::kTooSlow:
+        work->too_slow(task, seconds);
+        break;
+      case Reading::kStopped:
+        return;
     }
   }
 }
 
-// The other sources first, at last once more the one that was read before.
-bool Pull::fetch_again(uint64_t chunk) {
-  const size_t count = sources_.size();
-  const size_t before = read_from_[chunk];
-  std::string tried = std::to_string(options_.sources[before].slot);
-  refetched_.fetch_add(1, std::memory_order_relaxed);
-  for (size_t i = 1; i <= count; ++i) {
-    const size_t source = (before + i) % count;
-    if (stopped()) return false;
-    if (!read_from(source, chunk)) continue;
-    if (compare(chunk) == Verdict::kMatches) return true;
-    tried += ", " + std::to_string(options_.sources[source].slot);
-  }
-  if (!stopped()) fail(corrupt(chunk, tried));
-  return false;
-}
-
-bool Pull::any_pending_published() {
-  return std::any_of(pending_.begin(), pending_.end(), [this](uint64_t chunk) {
-    Digest128 ignored;
-    const size_t count = sources_.size();
-    return sources_[chunk % count].exposure.digest(options_.generation, chunk / count, &ignored);
-  });
-}
-
-void Pull::await_digests() {
-  while (!pending_.empty() && !stopped()) {
-    const TimePoint until = std::min(deadline_, Clock::now() + kInterruptPoll);
-    if (!doorbell_->wait([this] { return any_pending_published() || stopped(); }, until) &&
-        options_.interrupted && options_.interrupted()) {
-      fail({Code::kAborted, "pulling the state was interrupted"});
-    }
-    std::vector<uint64_t> waiting;
-    waiting.swap(pending_);
-    for (const uint64_t chunk : waiting) settle(chunk);
-  }
-}
-
-Status Pull::no_source_left(uint64_t chunk) {
-  std::string message = "chunk " + std::to_string(chunk) + " of " + std::to_string(chunks_) +
-                        " can be read from no source:";
-  Code code = Code::kUnsupported;
-  const std::scoped_lock lock(mutex_);
-  for (size_t i = 0; i < sources_.size(); ++i) {
-    const Status& trouble = sources_[i].trouble;
-    message += " slot " + std::to_string(options_.sources[i].slot) + ": " + trouble.message() + ";";
-    if (trouble.code() != Code::kUnsupported) code = Code::kPeerDead;
-  }
-  return {code, message};
-}
-
-Status Pull::corrupt(uint64_t chunk, const std::string& tried) {
-  const uint64_t offset = chunk * chunk_bytes_;
-  const size_t publisher = chunk % sources_.size();
-  return {Code::kCorrupt,
-          "chunk " + std::to_string(chunk) + " (bytes " + std::to_string(offset) + " to " +
-              std::to_string(offset + chunk_bytes(chunk)) + " of the state, from region " +
-              std::to_string(regions_.region_at(offset)) + " on) matches the digest of slot " +
-              std::to_string(options_.sources[publisher].slot) +
-              " from no source; read from slots " + tried +
-              ". The state changed while it was served, or replicas differ"};
-}
-
-Status Pull::deadline_passed() {
-  std::set<int> slots;
-  for (const uint64_t chunk : pending_)
-    slots.insert(options_.sources[chunk % sources_.size()].slot);
-  std::string missing;
-  for (const int slot : slots) missing += (missing.empty() ? "" : ", ") + std::to_string(slot);
-  return {Code::kTimeout,
-          "pulling the state timed out: " + std::to_string(progress_bytes_->load()) + " of " +
-              std::to_string(regions_.bytes()) + " bytes read, " + std::to_string(pending_.size()) +
-              " chunks lack the digests of slots [" + missing + "]"};
-}
-
-Result<PullStats> Pull::outcome(TimePoint begin) {
-  if (proved_.load() < chunks_) {
-    if (revoked()) {
-      return Status(Code::kRevoked, "generation " + std::to_string(options_.generation) +
-                                        " was revoked while the state was pulled");
-    }
-    return failed_.load() ? failure_ : deadline_passed();
-  }
-  PullStats stats;
-  stats.bytes = regions_.bytes();
-  stats.chunks = chunks_;
-  stats.refetched = refetched_.load();
-  std::set<std::string> methods;
-  for (const Source& source : sources_) {
-    stats.bytes_by_source.push_back(source.bytes.load());
-    if (source.memory) methods.insert(source.memory->method());
-  }
-  for (const std::string& method : methods)
-    stats.method += (stats.method.empty() ? "" : "+") + method;
-  stats.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  return stats;
+unsigned Pull::useful_threads(uint64_t chunks) const {
+  return static_cast<unsigned>(std::min<uint64_t>(std::max(options_.threads, 1u), chunks));
 }
 
 Result<PullStats> Pull::run() {
   const TimePoint begin = Clock::now();
   HPCORE_RETURN_IF_ERROR(open_sources());
-  const uint64_t useful = std::min<uint64_t>(std::max(options_.threads, 1u), chunks_);
-  run_on_threads(static_cast<unsigned>(useful), [this] { fetch_chunks(); });
-  await_digests();
+  if (chunks_ > 0) {
+    run_on_threads(useful_threads(chunks_), [this] { fetch_chunks(work_.get()); });
+  }
+  reading_ = Clock::now() - begin;
+  for (Source& source : sources_) source.last_news = Clock::now();
+  while (!pending_.empty() && !stopped() && await_digests()) {
+  }
   if (failed_.load() && failure_.code() == Code::kPeerDead) {
     doorbell_->wait([this] { return revoked(); },
                     std::min(deadline_, Clock::now() + kRevocationGrace));

@@ -1,13 +1,14 @@
 // Purpose: the newcomer's side of a heal. pull() reads the sources' memory into this process's
-// regions, chunk by chunk, with several threads. Chunk i is digested by source i mod K and read
-// from source (i + 1) mod K, so that with two sources or more every chunk proves that two replicas
-// agree. It is digested while still in cache; pull runs ahead of the published digests and compares
-// as they arrive. A chunk that does not match, or whose source is gone or silent, is read from the
-// other sources.
-// Threads: pull() is one call at a time and starts threads - 1 threads; progress() from any thread.
-// Ownership: borrows the regions and exposure areas; shares the revocation. Never writes outside
-// its regions.
-// Lifecycle: pull() may be called again after a failure; it starts from the beginning.
+// regions, chunk by chunk, with several threads, as planned (transfer_plan.hpp): unless told
+// otherwise, what source d digests is read from source (d + 1) mod K, so that with two sources or
+// more every chunk proves that two replicas agree. It is digested while it passes; pull runs ahead
+// of the published digests and compares as they arrive. Sources that die or lag lose their chunks
+// to the others (work_share.hpp); a chunk that does not match is read from another source; one
+// whose digest does not come, since its publisher died or is silent, is proved by what a second
+// source holds (pull_proof.cpp). Threads: pull() is one call at a time and starts threads - 1
+// threads; progress() from any thread. Ownership: borrows the regions and exposure areas; shares
+// the revocation. Never writes outside its regions. Lifecycle: pull() may be called again after a
+// failure; it starts from the beginning.
 #pragma once
 
 #include <atomic>
@@ -18,6 +19,7 @@
 #include "base/doorbell.hpp"
 #include "roster/revocation.hpp"
 #include "state/exposure.hpp"
+#include "transport/paced_memory.hpp"
 #include "transport/remote_memory.hpp"
 
 namespace hpcore::state {
@@ -27,6 +29,15 @@ struct SourcePlace {
   pid_t pid = 0;
   std::vector<transport::Region> regions;
   void* exposure_area = nullptr;
+  std::vector<transport::ArenaPlace> arenas;
+  transport::Pace pace = transport::kUnpaced;  // tests and benches
+};
+
+// Bytes [begin, end) of the state are read from source number `source` (an index).
+struct PlannedShare {
+  size_t source = 0;
+  uint64_t begin = 0;
+  uint64_t end = 0;
 };
 
 struct PullStats {
@@ -35,7 +46,10 @@ struct PullStats {
   uint64_t chunks = 0;
   uint64_t refetched = 0;                 // chunks read again because their digest did not match
   std::vector<uint64_t> bytes_by_source;  // read from each, what was read again included
-  std::string method;  // how: "process_vm_readv", "staging", or both joined by "+"
+  uint64_t moved = 0;                     // chunks read from another source than planned
+  uint64_t reread = 0;  // chunks proved by a second source, as their digest did not come
+  std::string method;   // how: "arena", "process_vm_readv", "staging", or several joined by "+"
+  std::string notes;    // why a better method could not be used, and which sources were lost
 };
 
 struct ReceiverOptions {
@@ -43,6 +57,8 @@ struct ReceiverOptions {
   std::vector<transport::Region> regions;
   uint64_t chunk_bytes = 0;          // 0: the default
   std::vector<SourcePlace> sources;  // in the order of their indices
+  std::vector<PlannedShare> plan;    // ascending, without gaps; empty: equal blocks
+  std::shared_ptr<transport::ArenaMappings> mappings;  // null: arenas are not used
   unsigned threads = 2;
   void* exposure_area = nullptr;  // of this process's slot: sources ring its doorbell
   transport::Method method = transport::Method::kProbe;

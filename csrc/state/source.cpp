@@ -35,10 +35,12 @@ Digest128 StateSource::digest_chunk(uint64_t chunk) const {
 
 void StateSource::digest_share(std::atomic<uint64_t>* next, std::atomic<uint64_t>* bytes) {
   const uint64_t chunks = chunk_count(regions_.bytes(), chunk_bytes_);
+  const uint64_t first = first_digested(options_.index, chunks, options_.sources);
+  const uint64_t end = first_digested(options_.index + 1, chunks, options_.sources);
   while (!revoked()) {
     const uint64_t entry = next->fetch_add(1);
-    const uint64_t chunk = entry * options_.sources + options_.index;
-    if (chunk >= chunks) return;
+    const uint64_t chunk = first + entry;
+    if (chunk >= end) return;
     exposure_.publish(options_.generation, entry, digest_chunk(chunk));
     for (void* area : options_.receivers) Exposure(area).receiver_doorbell()->ring();
     bytes->fetch_add(std::min(chunk_bytes_, regions_.bytes() - chunk * chunk_bytes_));
@@ -81,7 +83,8 @@ Result<PublishStats> StateSource::publish() {
   PublishStats stats;
   stats.bytes = bytes.load();
   const uint64_t chunks = chunk_count(regions_.bytes(), chunk_bytes_);
-  stats.chunks = chunks / options_.sources + (options_.index < chunks % options_.sources ? 1 : 0);
+  stats.chunks = first_digested(options_.index + 1, chunks, options_.sources) -
+                 first_digested(options_.index, chunks, options_.sources);
   stats.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   return stats;
 }

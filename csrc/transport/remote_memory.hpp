@@ -3,6 +3,7 @@
 //   process_vm_readv   one copy; the other process does nothing. Needs the kernel's leave (ptrace
 //                      rules: same user, dumpable, Yama). /proc/pid/mem obeys the same rules, so
 //                      it is no way around.
+//   arena              memory that both have mapped (arena.hpp): plain loads, nothing else.
 //   staging            where that is refused: the other process runs a StagingServer that copies
 //                      what is asked for into shared memory. Two copies and the other's help.
 //   fabric             from another host, over libfabric: transport/fabric_memory.hpp
@@ -17,6 +18,8 @@
 #include <memory>
 #include <string>
 
+#include "base/digest.hpp"
+#include "transport/arena.hpp"
 #include "transport/regions.hpp"
 
 namespace hpcore::transport {
@@ -46,12 +49,21 @@ class RemoteMemory {
   // before a failure is right.
   [[nodiscard]] virtual Status stream(uint64_t offset, uint64_t bytes, const RegionMap& into,
                                       const StopCondition& stop, const Arrival& arrival);
+  // The same, and digests the bytes as they pass. By default: as they
+  // arrive, while they are in the cache.
+  [[nodiscard]] virtual Status read_digested(uint64_t offset, uint64_t bytes, const RegionMap& into,
+                                             Digester* digester, const StopCondition& stop);
+  // Digests the other process's bytes; nothing of `into`'s kind is written. By default through a
+  // buffer of kStretchBytes.
+  [[nodiscard]] virtual Status digest(uint64_t offset, uint64_t bytes, Digester* digester,
+                                      const StopCondition& stop);
   [[nodiscard]] virtual std::string method() const = 0;
   // What the operator should know of how it went, such as a rate far below the link's; empty: fine.
   [[nodiscard]] virtual std::string note() const { return ""; }
 };
 
-enum class Method { kProbe, kProcessMemory, kStaging };
+// kProbe: an arena where there is one, else process_vm_readv, else staging.
+enum class Method { kProbe, kArena, kProcessMemory, kStaging };
 
 struct RemoteProcess {
   pid_t pid = 0;
@@ -59,11 +71,14 @@ struct RemoteProcess {
   StagingArea* staging =
       nullptr;  // that process's staging area, in shared memory; outlives the reader
   uint64_t generation = 0;
+  std::vector<ArenaPlace> arenas;     // of that process
+  ArenaMappings* mappings = nullptr;  // what this process has mapped; null: arenas are not used
 };
 
 // Probes unless told which. Fails with kPeerDead if there is no such process, kUnsupported if no
-// method is left.
+// method is left. `why_not` gets a line for each better method that could not be used.
 Result<std::unique_ptr<RemoteMemory>> open_remote_memory(const RemoteProcess& process,
-                                                         Method method = Method::kProbe);
+                                                         Method method = Method::kProbe,
+                                                         std::string* why_not = nullptr);
 
 }  // namespace hpcore::transport

@@ -10,13 +10,13 @@ import typing_extensions
 
 __all__: list[str] = [
     "AgentWatch",
+    "Arena",
+    "ArenaMappings",
     "Communicator",
     "DatasetFile",
     "DatasetWriter",
     "Event",
     "FLAG_RECOVERABLE",
-    "Fabric",
-    "FabricServer",
     "MAX_SLOTS",
     "NodeSegment",
     "Permutation",
@@ -28,7 +28,6 @@ __all__: list[str] = [
     "PullStats",
     "RankFacts",
     "Remaining",
-    "RemoteMemory",
     "STATE_ATTACHED",
     "STATE_EMPTY",
     "STATE_FAILED",
@@ -40,7 +39,6 @@ __all__: list[str] = [
     "SharedStore",
     "SlotInfo",
     "SourceAddress",
-    "StagingServer",
     "StateReceiver",
     "StateSource",
     "TensorSize",
@@ -48,6 +46,7 @@ __all__: list[str] = [
     "VERSION_NONE",
     "VERSION_TORN",
     "Worker",
+    "copy_digested",
     "digest128",
     "digest_code",
     "monotonic_ns",
@@ -722,153 +721,51 @@ class PlanRequest:
         rates: PlanRates = ...,
     ) -> None: ...
 
-class Fabric:
+class Arena:
     """
-    A process's way into a network through libfabric. Raises Unsupported, NotFound.
+    Memory for tensors that other processes of the node can map: a sealed memfd. Alive while this object is.
     """
-    def __init__(
-        self,
-        *,
-        provider: str = "",
-        library: str = "",
-        domains: collections.abc.Sequence[str] = [],
-        piece_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
-        window_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
-        answer_limit_s: typing.SupportsFloat | typing.SupportsIndex = 2.0,
-        without: collections.abc.Sequence[str] = [],
-    ) -> None: ...
-    def describe(self) -> str: ...
-    def release(
-        self,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
+    def __init__(self, nbytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Raises OutOfSpace.
+        """
+    @property
+    def huge_nbytes(self) -> int:
+        """
+        Bytes that lie on huge pages.
+        """
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """
+        (fd, inode, address, bytes): how others find it.
+        """
+
+class ArenaMappings:
+    """
+    Other processes' arenas, mapped read-only. Thread-safe.
+    """
+    def __init__(self) -> None: ...
+    def keep_only(
+        self, inodes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
     ) -> None:
         """
-        Forgets what is registered of this memory, before it is unmapped.
+        Unmaps all others.
         """
-    @property
-    def domains(self) -> list[str]: ...
-    @property
-    def link_bytes_per_s(self) -> float:
-        """
-        0: not known.
-        """
-    @property
-    def offers_device_memory(self) -> bool: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-
-class FabricServer:
-    """
-    Lets peers read this process's memory over a fabric.
-    """
-    def __init__(self, fabric: Fabric) -> None: ...
-    def close(self) -> None:
-        """
-        Cuts off whoever reads. Twice is fine.
-        """
-    def expose(
+    def open(
         self,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
-        generation: typing.SupportsInt | typing.SupportsIndex = 0,
-    ) -> bytes:
-        """
-        The address that a peer needs. The memory must stay until withdraw() or close().
-        """
-    def withdraw(
-        self,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
-    ) -> None: ...
-
-class RemoteMemory:
-    """
-    Reads another process's exposed regions.
-    """
-    @staticmethod
-    def of_process(
         pid: typing.SupportsInt | typing.SupportsIndex,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
+        place: tuple[
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
         ],
-        method: str = "probe",
-        segment: NodeSegment | None = None,
-        slot: typing.SupportsInt | typing.SupportsIndex = 0,
-        generation: typing.SupportsInt | typing.SupportsIndex = 0,
-    ) -> RemoteMemory:
-        """
-        On this node.
-        """
-    @staticmethod
-    def over_fabric(
-        fabric: Fabric,
-        address: bytes,
-        generation: typing.SupportsInt | typing.SupportsIndex,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
-    ) -> RemoteMemory:
-        """
-        On any host; `regions` have the sizes that are expected.
-        """
-    def abort(self) -> None:
-        """
-        Ends reads, now and later; from any thread.
-        """
-    def read(
-        self,
-        offset: typing.SupportsInt | typing.SupportsIndex,
-        bytes: typing.SupportsInt | typing.SupportsIndex,
-        into: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
-        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 30.0,
     ) -> None:
         """
-        Copies the bytes to the same offsets of `into`. Blocks. Raises PeerDead, MismatchError, DeadlineExceeded, Aborted.
+        Maps an arena, all pages present, so that a pull need not. Raises PeerDead, Unsupported, MismatchError.
         """
     @property
-    def method(self) -> str: ...
-    @property
-    def note(self) -> str:
-        """
-        What an operator should know, such as a poor rate; else empty.
-        """
-
-class StagingServer:
-    """
-    Copies this process's memory into its slot's staging area for readers.
-    """
-    def __init__(
-        self,
-        segment: NodeSegment,
-        slot: typing.SupportsInt | typing.SupportsIndex,
-        regions: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
-            ]
-        ],
-        generation: typing.SupportsInt | typing.SupportsIndex = 0,
-    ) -> None: ...
-    def close(self) -> None: ...
+    def mapped_nbytes(self) -> int: ...
 
 class PublishStats:
     """
@@ -922,7 +819,22 @@ class SourceAddress:
                 typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
             ]
         ],
-    ) -> None: ...
+        arenas: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
+        ] = [],
+        pace: tuple[
+            typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
+        ]
+        | None = None,
+    ) -> None:
+        """
+        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone.
+        """
     @property
     def pid(self) -> int: ...
     @property
@@ -941,7 +853,13 @@ class PullStats:
     @property
     def method(self) -> str: ...
     @property
+    def moved(self) -> int: ...
+    @property
+    def notes(self) -> str: ...
+    @property
     def refetched(self) -> int: ...
+    @property
+    def reread(self) -> int: ...
     @property
     def seconds(self) -> float: ...
 
@@ -962,7 +880,18 @@ class StateReceiver:
         sources: collections.abc.Sequence[SourceAddress],
         threads: typing.SupportsInt | typing.SupportsIndex = 2,
         method: str = "probe",
-    ) -> None: ...
+        plan: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
+        ] = [],
+        mappings: ArenaMappings = None,
+    ) -> None:
+        """
+        plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.
+        """
     def pull(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> PullStats:
         """
         Blocks until all bytes arrived and are proved. Raises RosterChanged, DeadlineExceeded, MismatchError, CorruptData, PeerDead.
@@ -1036,6 +965,13 @@ class DatasetWriter:
     ) -> None: ...
     def append_bytes(self, document: bytes) -> None: ...
     def finish(self) -> dict: ...
+
+def copy_digested(
+    into: typing_extensions.Buffer, buffer: typing_extensions.Buffer, portable: bool = False
+) -> bytes:
+    """
+    Copies past the caches and returns digest128 of what was copied, in one pass.
+    """
 
 def digest128(buffer: typing_extensions.Buffer, portable: bool = False) -> bytes:
     """

@@ -12,8 +12,10 @@ import mmap
 import os
 import platform
 import random
+import signal
 import struct
 import sys
+import threading
 import time
 from typing import Any
 
@@ -32,6 +34,8 @@ class Peer:
         self.buffers: list[Any] = []
         self.sizes: list[int] = []
         self.source: Any = None
+        self.arena: Any = None
+        self.mappings = _core.ArenaMappings()
         self.listed = 1
 
     def _views(self) -> list[memoryview]:
@@ -40,10 +44,23 @@ class Peer:
             for buffer, size in zip(self.buffers, self.sizes, strict=True)
         ]
 
-    def make(self, sizes: list[int], seed: int | None) -> list[list[int]]:
-        """Allocates the regions, filled from a seed (None: zeros); returns addresses and sizes."""
+    def make(self, sizes: list[int], seed: int | None, where: str = "heap") -> list[list[int]]:
+        """Allocates the regions, filled from a seed (None: zeros); returns addresses and sizes.
+
+        where: "heap", "arena", or "mixed": every second region in an arena.
+        """
         self.sizes = sizes
-        self.buffers = [(ctypes.c_ubyte * (size + 2 * GUARD))() for size in sizes]
+        types = [ctypes.c_ubyte * (size + 2 * GUARD) for size in sizes]
+        if where == "heap":
+            self.buffers = [kind() for kind in types]
+        else:
+            self.arena = _core.Arena(sum(sizes) + 2 * GUARD * len(sizes))
+            at = self.arena.place[2]
+            self.buffers = []
+            for number, kind in enumerate(types):
+                in_arena = where == "arena" or number % 2 == 0
+                self.buffers.append(kind.from_address(at) if in_arena else kind())
+                at += ctypes.sizeof(kind)
         for buffer in self.buffers:
             ctypes.memset(buffer, 0xA5, len(buffer))
         source = random.Random(seed)
@@ -125,18 +142,57 @@ class Peer:
     def close_source(self) -> None:
         self.source.close()
 
+    def arenas(self) -> list[Any]:
+        """Where others find this process's arena."""
+        return [] if self.arena is None else [list(self.arena.place)]
+
     def pull(
-        self, generation: int, sources: list[Any], timeout_s: float, method: str, times: int = 1
+        self,
+        generation: int,
+        sources: list[Any],
+        timeout_s: float,
+        method: str,
+        times: int = 1,
+        **options: Any,
     ) -> dict[str, Any]:
-        addresses = [_core.SourceAddress(slot, pid, regions) for slot, pid, regions in sources]
+        """Pulls; `kill`: [pid, bytes]: kills a process when so many bytes have arrived."""
+        kill = options.pop("kill", None)
+        addresses = [
+            _core.SourceAddress(
+                slot,
+                pid,
+                [tuple(region) for region in regions],
+                [tuple(place) for place in (more[0] if more else [])],
+                tuple(more[1]) if len(more) > 1 and more[1] else None,
+            )
+            for slot, pid, regions, *more in sources
+        ]
+        threads = options.pop("threads", 2)
+        plan = [tuple(share) for share in options.pop("plan", [])]
         for _ in range(times):
             receiver = _core.StateReceiver(
-                self.worker, generation, self.regions(), 0, addresses, 2, method
+                *(self.worker, generation, self.regions(), 0, addresses, threads, method),
+                plan=plan,
+                mappings=self.mappings,
+                **options,
             )
+            killer = threading.Thread(target=_kill_at, args=(receiver, *kill)) if kill else None
+            if killer is not None:
+                killer.start()
             stats = receiver.pull(timeout_s)
+            if killer is not None:
+                killer.join()
             assert receiver.progress == stats.bytes
         names = ("bytes", "chunks", "refetched", "bytes_by_source", "method", "seconds")
-        return {name: getattr(stats, name) for name in names}
+        more_names = ("moved", "reread", "notes")
+        return {name: getattr(stats, name) for name in names + more_names}
+
+    def map_arenas(self, sources: list[Any]) -> int:
+        """Maps the arenas of sources ahead of a pull; returns the bytes that are mapped."""
+        for _, pid, _, arenas, *_ in sources:
+            for place in arenas:
+                self.mappings.open(pid, tuple(place))
+        return int(self.mappings.mapped_nbytes)
 
     def footprint(self) -> dict[str, int]:
         """Peak memory (resets the peak), threads and descriptors."""
@@ -152,14 +208,20 @@ class Peer:
         }
 
 
+def _kill_at(receiver: Any, pid: int, at_bytes: int) -> None:
+    while receiver.progress < at_bytes:
+        time.sleep(0.0002)
+    os.kill(pid, signal.SIGKILL)
+
+
 def main() -> None:
     fd, slot, incarnation = map(int, sys.argv[1:])
     segment = _core.NodeSegment.attach(fd)
     peer = Peer(_core.Worker.attach(segment, slot, incarnation))
     for line in sys.stdin:
-        name, arguments = json.loads(line)
+        name, arguments, options = json.loads(line)
         try:
-            answer: Any = {"ok": getattr(peer, name)(*arguments)}
+            answer: Any = {"ok": getattr(peer, name)(*arguments, **options)}
         except HpcoreError as error:
             answer = {"error": type(error).__name__, "message": str(error)}
         print(json.dumps(answer), flush=True)

@@ -80,3 +80,25 @@ def test_digest_takes_any_contiguous_buffer() -> None:
     )
     with pytest.raises(InvalidArgument, match="contiguous"):
         _core.digest128(memoryview(data)[::2])
+
+
+@given(
+    st.integers(0, 70), st.integers(0, 70), st.one_of(st.integers(0, 200), st.integers(900, 5000))
+)
+def test_copy_is_digested_wherever_it_lies(before: int, ahead: int, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    source = memoryview(bytes(ahead) + data)[ahead:]
+    memory = bytearray(b"\xa5" * (before + size + 100))
+    expected = _core.digest128(data)
+    for portable in (False, True):
+        target = memoryview(memory)[before : before + size]
+        target[:] = bytes(size)
+        assert _core.copy_digested(target, source, portable) == expected
+        assert target == data
+    assert memory[:before] == b"\xa5" * before
+    assert memory[before + size :] == b"\xa5" * 100
+
+
+def test_copy_refuses_buffers_of_two_sizes() -> None:
+    with pytest.raises(InvalidArgument, match="one size"):
+        _core.copy_digested(bytearray(5), b"four")
