@@ -71,7 +71,7 @@ struct RemoteProcess {
   StagingArea* staging =
       nullptr;  // that process's staging area, in shared memory; outlives the reader
   uint64_t generation = 0;
-  std::vector<ArenaPlace> arenas;     // of that process
+  std::vector<ArenaPlace> arenas{};   // of that process
   ArenaMappings* mappings = nullptr;  // what this process has mapped; null: arenas are not used
 };
 

@@ -17,6 +17,8 @@ __all__: list[str] = [
     "DatasetWriter",
     "Event",
     "FLAG_RECOVERABLE",
+    "Fabric",
+    "FabricServer",
     "MAX_SLOTS",
     "NodeSegment",
     "Permutation",
@@ -28,6 +30,7 @@ __all__: list[str] = [
     "PullStats",
     "RankFacts",
     "Remaining",
+    "RemoteMemory",
     "STATE_ATTACHED",
     "STATE_EMPTY",
     "STATE_FAILED",
@@ -39,6 +42,7 @@ __all__: list[str] = [
     "SharedStore",
     "SlotInfo",
     "SourceAddress",
+    "StagingServer",
     "StateReceiver",
     "StateSource",
     "TensorSize",
@@ -721,6 +725,154 @@ class PlanRequest:
         rates: PlanRates = ...,
     ) -> None: ...
 
+class Fabric:
+    """
+    A process's way into a network through libfabric. Raises Unsupported, NotFound.
+    """
+    def __init__(
+        self,
+        *,
+        provider: str = "",
+        library: str = "",
+        domains: collections.abc.Sequence[str] = [],
+        piece_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
+        window_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
+        answer_limit_s: typing.SupportsFloat | typing.SupportsIndex = 2.0,
+        without: collections.abc.Sequence[str] = [],
+    ) -> None: ...
+    def describe(self) -> str: ...
+    def release(
+        self,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+    ) -> None:
+        """
+        Forgets what is registered of this memory, before it is unmapped.
+        """
+    @property
+    def domains(self) -> list[str]: ...
+    @property
+    def link_bytes_per_s(self) -> float:
+        """
+        0: not known.
+        """
+    @property
+    def offers_device_memory(self) -> bool: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+class FabricServer:
+    """
+    Lets peers read this process's memory over a fabric.
+    """
+    def __init__(self, fabric: Fabric) -> None: ...
+    def close(self) -> None:
+        """
+        Cuts off whoever reads. Twice is fine.
+        """
+    def expose(
+        self,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        generation: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> bytes:
+        """
+        The address that a peer needs. The memory must stay until withdraw() or close().
+        """
+    def withdraw(
+        self,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+    ) -> None: ...
+
+class RemoteMemory:
+    """
+    Reads another process's exposed regions.
+    """
+    @staticmethod
+    def of_process(
+        pid: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        method: str = "probe",
+        segment: NodeSegment | None = None,
+        slot: typing.SupportsInt | typing.SupportsIndex = 0,
+        generation: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> RemoteMemory:
+        """
+        On this node.
+        """
+    @staticmethod
+    def over_fabric(
+        fabric: Fabric,
+        address: bytes,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+    ) -> RemoteMemory:
+        """
+        On any host; `regions` have the sizes that are expected.
+        """
+    def abort(self) -> None:
+        """
+        Ends reads, now and later; from any thread.
+        """
+    def read(
+        self,
+        offset: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+        into: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 30.0,
+    ) -> None:
+        """
+        Copies the bytes to the same offsets of `into`. Blocks. Raises PeerDead, MismatchError, DeadlineExceeded, Aborted.
+        """
+    @property
+    def method(self) -> str: ...
+    @property
+    def note(self) -> str:
+        """
+        What an operator should know, such as a poor rate; else empty.
+        """
+
+class StagingServer:
+    """
+    Copies this process's memory into its slot's staging area for readers.
+    """
+    def __init__(
+        self,
+        segment: NodeSegment,
+        slot: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        generation: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
+    def close(self) -> None: ...
+
 class Arena:
     """
     Memory for tensors that other processes of the node can map: a sealed memfd. Alive while this object is.
@@ -887,7 +1039,7 @@ class StateReceiver:
                 typing.SupportsInt | typing.SupportsIndex,
             ]
         ] = [],
-        mappings: ArenaMappings = None,
+        mappings: ArenaMappings | None = None,
     ) -> None:
         """
         plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.
