@@ -57,7 +57,8 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
     if any(one.receivers for one in plan.groups):
         stats, gathered_ns = _exchange(loop, worker, roster, group, role)
         if stats is not None:
-            fields = {"bytes": stats.bytes, "chunks": stats.chunks, "refetched": stats.refetched}
+            names = ("bytes", "chunks", "refetched", "moved", "reread", "method", "notes")
+            fields = {name: getattr(stats, name) for name in names}
     copied = group.shadow_for(worker.slot)
     if copied is not None:
         loop.drill.fire("heal", loop.drill_rank, roster.steps)

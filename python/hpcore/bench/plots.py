@@ -54,6 +54,27 @@ def plot_collectives(report: Report, path: str | os.PathLike[str]) -> None:
     figure.savefig(path)
 
 
+def plot_stream(report: Report, path: str | os.PathLike[str]) -> None:
+    """A bar for each case's bandwidth, beside what it is held against. Writes the file."""
+    check(path)
+    from matplotlib.figure import Figure
+
+    results = [result for result in report.results if result.metric == "bandwidth"]
+    figure = Figure(figsize=(9, 1 + 0.35 * sum(1 + len(r.against) for r in results)))
+    axes = figure.subplots()
+    labels: list[str] = []
+    for result in results:
+        bars = [("hpcore", result.p50)] + [(other.name, other.p50) for other in result.against]
+        for name, value in bars:
+            axes.barh(len(labels), value / 1e9, color=_COLOURS.get(name, "#8d99ae"))
+            labels.append(f"{result.case}: {name}" if name == "hpcore" else name)
+    axes.set_yticks(range(len(labels)), labels, fontsize="small")
+    axes.invert_yaxis()
+    axes.set(xlabel="GB/s (p50)", title=f"hpcore bench stream, commit {report.commit}")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
 def _panel(axes: Any, results: list[Result], scale: float, unit: str, title: str) -> None:
     axes.set(xscale="log", xlabel="size (bytes)", ylabel=unit, title=title)
     axes.grid(alpha=0.3)

@@ -157,3 +157,39 @@ def store(quick: bool, json_file: Path | None, ranks: tuple[int, ...]) -> None:
     if quick:
         options = StoreOptions(calls=500, waits=50, inits=2, ranks=ranks[:3], say=_say)
     _finish(lambda: measure(options), json_file)
+
+
+@bench.command()
+@_shared
+@click.option("--mib", type=click.IntRange(64), default=1024, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--peers", is_flag=True, help="Also torchft's transports (group `peers`).")
+@click.option("--peers-python", default="", help="Python that has the peers [default: this one].")
+@click.option("--plot", type=click.Path(dir_okay=False), help="A .svg, .png or .pdf (matplotlib).")
+def stream(
+    quick: bool,
+    json_file: Path | None,
+    mib: int,
+    rounds: int,
+    peers: bool,
+    peers_python: str,
+    plot: str | None,
+) -> None:
+    """State from healthy peers' memory, against memcpy and the bare system call."""
+    from hpcore.bench import plots
+    from hpcore.bench.stream import StreamOptions, measure
+
+    if quick:
+        mib, rounds = min(mib, 256), min(rounds, 3)
+
+    def run() -> Report:
+        if plot is not None:
+            plots.check(plot)
+        report = measure(
+            StreamOptions(mib=mib, rounds=rounds, peers=peers, peers_python=peers_python, say=_say)
+        )
+        if plot is not None:
+            plots.plot_stream(report, plot)
+        return report
+
+    _finish(run, json_file)
