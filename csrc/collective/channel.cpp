@@ -94,9 +94,9 @@ Channel::Channel(ChannelMemory memory, int index, uint64_t generation,
       revocation_(std::move(revocation)) {
   // bench/test_bench_collective.py: a sleep costs about 60 us on a virtual machine, so spin about
   // as long; where ranks outnumber cores the one that is waited for may need this very core.
-  const bool roomy = usable_cores() >= size();
-  spins_ = roomy ? 40 : 2;
-  yields_ = roomy ? 60 : 30;
+  roomy_ = usable_cores() >= size();
+  spins_ = roomy_ ? 40 : 2;
+  yields_ = roomy_ ? 60 : 30;
   revocation_->attach(member(index_).doorbell);
   if (MemberIdentity* own = own_identity()) {
     const ProcessIdentity process = this_process();
@@ -112,6 +112,24 @@ Channel::Channel(ChannelMemory memory, int index, uint64_t generation,
 }
 
 Channel::~Channel() { revocation_->detach(member(index_).doorbell); }
+
+// Of two ranks on one core the later one moves, so that they do not change places.
+void Channel::look_around() const {
+  const uint32_t core = current_core();
+  if (own().core.load(std::memory_order_relaxed) != core) {
+    own().core.store(core, std::memory_order_relaxed);
+  }
+  bool shared = false;
+  for (int rank = 0; rank < index_ && !shared; ++rank) {
+    shared = control(rank).core.load(std::memory_order_relaxed) == core;
+  }
+  if (spread_.idle(shared)) return;
+  std::vector<uint32_t> taken;
+  for (int rank = 0; rank < size(); ++rank) {
+    if (rank != index_) taken.push_back(control(rank).core.load(std::memory_order_relaxed));
+  }
+  spread_.look(shared, core, taken);
+}
 
 uint64_t Channel::pid_of(int rank) const {
   const MemberIdentity* identity = member(rank).identity;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "collective/control_block.hpp"
+#include "collective/core_spread.hpp"
 #include "collective/limits.hpp"
 #include "roster/revocation.hpp"
 
@@ -118,6 +119,10 @@ class Channel {
   uint64_t generation_;
   std::shared_ptr<Revocation> revocation_;
   std::atomic<bool> aborted_{false};
+  void look_around() const;
+
+  bool roomy_;  // a core for each member
+  mutable CoreSpread spread_;
   int spins_;   // looks with a pause in between, after which the core is offered to others
   int yields_;  // how many such turns before sleeping
 };
@@ -151,6 +156,7 @@ WaitEnd Channel::wait(Reached reached, const Limits& limits, Status* interrupted
       pause_core();
     }
     if (revoked() || aborted()) break;
+    if (turn == 1 && roomy_) look_around();
     yield_core();
   }
   for (;;) {

@@ -54,6 +54,7 @@ struct ControlBlock {
   StampWord joined;                    // I have this memory: what is left for me will be found
   StampWord begun;                     // the operation I am in or was in last
   std::atomic<uint64_t> signature[2];  // of headers[sequence & 1]
+  std::atomic<uint32_t> core;          // where I was last, plus 1: current_core()
   // Written and read by the owner's process only: generation:23 | pid:22 | operations inside:19.
   alignas(64) std::atomic<uint64_t> occupancy;
   OpHeader headers[2];
