@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -58,7 +59,9 @@ void CoreSpread::move_from(uint32_t core, const std::vector<uint32_t>& taken, do
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
   const std::vector<uint64_t> idle_now = idle_ticks();
-  const double enough = kIdleShare * elapsed_s * static_cast<double>(sysconf(_SC_CLK_TCK));
+  // Whole ticks, of 10 ms as a rule: 3 are counted as 2 or 4.
+  const double enough =
+      std::floor(kIdleShare * elapsed_s * static_cast<double>(sysconf(_SC_CLK_TCK)));
   const size_t known = std::min(idle_now.size(), idle_before_.size());
   for (size_t other = 0; other < known; ++other) {
     const auto number = static_cast<uint32_t>(other) + 1;
