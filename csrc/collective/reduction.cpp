@@ -72,14 +72,16 @@ struct ReduceTask {
   void reduce_segment(uint64_t step) const {
     const Segment part = segment(step, op.rank());
     std::byte* staging = op.buffer(op.rank(), step);
+    // Never straight into staging: memcpy takes lines that another core has faster than stores do.
+    alignas(64) std::byte near[kCacheBytes];
     range.each(step * chunk_bytes + part.offset, part.bytes,
                [&](std::byte* own, size_t bytes, size_t done) {
                  for (size_t at = 0; at < bytes; at += kCacheBytes) {
                    const size_t n = std::min(kCacheBytes, bytes - at);
                    const size_t offset = part.offset + done + at;
-                   std::byte* target = shares_result ? staging + offset : own + at;
+                   std::byte* target = wants_result ? own + at : near;
                    reduce_part(target, own + at, offset, n, step);
-                   if (shares_result && wants_result) std::memcpy(own + at, target, n);
+                   if (shares_result) std::memcpy(staging + offset, target, n);
                  }
                });
   }
