@@ -31,6 +31,16 @@ std::vector<uint64_t> idle_ticks() {
   return ticks;
 }
 
+// Whether there are no more runnable threads than cores: then, where two share one, another is
+// idle.
+bool some_core_idle() {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen("/proc/loadavg", "re"),
+                                                             &std::fclose);
+  unsigned runnable = 0;
+  return file && std::fscanf(file.get(), "%*f %*f %*f %u/", &runnable) == 1 &&
+         runnable <= static_cast<unsigned long>(sysconf(_SC_NPROCESSORS_ONLN));
+}
+
 }  // namespace
 
 uint32_t current_core() {
@@ -43,12 +53,14 @@ void CoreSpread::look(bool shared, uint32_t core, const std::vector<uint32_t>& t
   const TimePoint now = Clock::now();
   if (!shared || core == 0) {
     since_known_.store(false, std::memory_order_relaxed);
-  } else if (!since_known_.load(std::memory_order_relaxed)) {
+  } else if (!since_known_.load(std::memory_order_relaxed) || now - since_ > kStale) {
     since_ = now;
     idle_before_ = idle_ticks();
-    since_known_.store(true, std::memory_order_relaxed);
+    since_known_.store(some_core_idle(), std::memory_order_relaxed);
   } else if (now - since_ >= kPatience) {
-    move_from(core, taken, std::chrono::duration<double>(now - since_).count());
+    if (some_core_idle()) {
+      move_from(core, taken, std::chrono::duration<double>(now - since_).count());
+    }
     since_known_.store(false, std::memory_order_relaxed);
   }
   looking_.clear(std::memory_order_release);
@@ -59,9 +71,9 @@ void CoreSpread::move_from(uint32_t core, const std::vector<uint32_t>& taken, do
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
   const std::vector<uint64_t> idle_now = idle_ticks();
-  // Whole ticks, of 10 ms as a rule: 3 are counted as 2 or 4.
-  const double enough =
-      std::floor(kIdleShare * elapsed_s * static_cast<double>(sysconf(_SC_CLK_TCK)));
+  // Whole ticks, of 10 ms as a rule, may be counted one too few.
+  const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
+  const double enough = std::max(1.0, std::floor(kIdleShare * elapsed_s * ticks));
   const size_t known = std::min(idle_now.size(), idle_before_.size());
   for (size_t other = 0; other < known; ++other) {
     const auto number = static_cast<uint32_t>(other) + 1;

@@ -30,7 +30,8 @@ class CoreSpread {
   }
 
  private:
-  static constexpr std::chrono::milliseconds kPatience{30};
+  static constexpr std::chrono::milliseconds kPatience{12};  // a little more than a tick
+  static constexpr std::chrono::milliseconds kStale{50};     // nobody waited meanwhile
   static constexpr double kIdleShare = 0.7;
 
   void move_from(uint32_t core, const std::vector<uint32_t>& taken, double elapsed_s);
