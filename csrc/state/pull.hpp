@@ -52,6 +52,7 @@ class Pull {
   bool any_pending_published();
   std::vector<uint64_t> take_silent(std::vector<uint64_t>* waiting);
   void prove_again(uint64_t chunk);
+  [[nodiscard]] std::vector<size_t> others_first(size_t before) const;
   bool silent(size_t source);
   [[nodiscard]] bool gone(size_t source) const;
 

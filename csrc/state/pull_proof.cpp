@@ -67,12 +67,10 @@ void Pull::settle(uint64_t chunk) {
 
 // The other sources first, at last once more the one that was read before.
 bool Pull::fetch_again(uint64_t chunk) {
-  const size_t count = sources_.size();
   const size_t before = read_from_[chunk];
   std::string tried = std::to_string(options_.sources[before].slot);
   refetched_.fetch_add(1, std::memory_order_relaxed);
-  for (size_t i = 1; i <= count; ++i) {
-    const size_t source = (before + i) % count;
+  for (const size_t source : others_first(before)) {
     if (stopped()) return false;
     if (!work_->usable(source)) continue;
     if (read_from(source, chunk, Clock::duration::max()) != Reading::kDone) continue;
@@ -138,16 +136,24 @@ bool Pull::await_digests() {
   return true;
 }
 
+// All sources: those that keep up, those that lag, at last the one that was read before.
+std::vector<size_t> Pull::others_first(size_t before) const {
+  std::vector<size_t> order;
+  for (size_t i = 1; i < sources_.size(); ++i) order.push_back((before + i) % sources_.size());
+  std::stable_partition(order.begin(), order.end(),
+                        [this](size_t source) { return !work_->lagging(source); });
+  order.push_back(before);
+  return order;
+}
+
 // By what other sources hold: two that agree are enough, if one of them serves this generation. The
 // one that was read before is asked once more only if no other is left, which proves the copy, not
 // the replica, as any digest of its own would.
 void Pull::prove_again(uint64_t chunk) {
-  const size_t count = sources_.size();
   const size_t before = read_from_[chunk];
   std::vector<std::pair<size_t, Digest128>> seen{{before, digests_[chunk]}};
   auto stop = [this] { return stopped(); };
-  for (size_t i = 1; i <= count; ++i) {
-    const size_t source = (before + i) % count;
+  for (const size_t source : others_first(before)) {
     if (!work_->usable(source) || (source == before && seen.size() > 1)) continue;
     Digester digester;
     Status status =

@@ -41,6 +41,11 @@ bool WorkShare::usable(size_t source) const {
   return sources_[source].usable;
 }
 
+bool WorkShare::lagging(size_t source) const {
+  const std::scoped_lock lock(mutex_);
+  return slow(sources_[source]);
+}
+
 uint64_t WorkShare::moved() const {
   const std::scoped_lock lock(mutex_);
   return moved_;

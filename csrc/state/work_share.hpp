@@ -39,6 +39,7 @@ class WorkShare {
   void too_slow(const Task& task, double seconds);  // the chunk goes to another
   void out(size_t source);
   [[nodiscard]] bool usable(size_t source) const;
+  [[nodiscard]] bool lagging(size_t source) const;
   // How long one chunk of this source may take before another should be asked; none: for ever.
   [[nodiscard]] Clock::duration patience(size_t source) const;
   [[nodiscard]] uint64_t moved() const;  // chunks taken from another source than planned
