@@ -160,7 +160,7 @@ def _init(name: str, ranks: int) -> float:
         import torch
         import torch.distributed as dist
 
-        from hpcore import _c10d, distributed  # noqa: F401 (loaded before the clock starts)
+        from hpcore import distributed, store  # noqa: F401 (loaded before the clock starts)
 
         distributed.register()
         if name == "hpcore":
