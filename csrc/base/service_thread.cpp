@@ -9,16 +9,16 @@
 
 namespace hpcore {
 
-Result<std::thread> start_service_thread(const char* name, std::function<void()> body) {
+Result<std::thread> start_service_thread(const char* name, std::function<void()> body, bool quick) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   Result<std::thread> result = Status();
   try {
-    std::thread thread([name, body = std::move(body)] {
+    std::thread thread([name, quick, body = std::move(body)] {
       pthread_setname_np(pthread_self(), name);
-      (void)prefer_quick_wakeups();
+      if (quick) (void)prefer_quick_wakeups();
       body();
     });
     result = std::move(thread);

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bind/errors.hpp"
 #include "bind/regions.hpp"
 #include "bind/register.hpp"
@@ -24,6 +26,8 @@ using state::StateSource;
 
 using Arenas = std::vector<std::tuple<int, uint64_t, uint64_t, uint64_t>>;
 using Shares = std::vector<std::tuple<size_t, uint64_t, uint64_t>>;
+using Network = std::optional<std::shared_ptr<transport::Fabric>>;
+using Server = std::optional<std::shared_ptr<transport::FabricServer>>;
 
 struct SourceAddress {
   int slot;
@@ -31,6 +35,7 @@ struct SourceAddress {
   std::vector<transport::Region> regions;
   std::vector<transport::ArenaPlace> arenas;
   transport::Pace pace;
+  std::string remote;
 };
 
 transport::ArenaPlace arena_of(const Arenas::value_type& place) {
@@ -50,8 +55,10 @@ void* exposure_of(const Worker& worker, int slot) {
 std::unique_ptr<StateSource> make_source(const Worker& worker, uint64_t generation,
                                          const Regions& regions, uint64_t chunk_bytes,
                                          uint64_t index, uint64_t sources,
-                                         const std::vector<int>& receivers, unsigned threads) {
+                                         const std::vector<int>& receivers, unsigned threads,
+                                         const Server& server) {
   state::SourceOptions options;
+  options.server = server.value_or(nullptr);
   options.generation = generation;
   options.regions = regions_of(regions);
   options.chunk_bytes = chunk_bytes;
@@ -67,7 +74,8 @@ std::unique_ptr<StateSource> make_source(const Worker& worker, uint64_t generati
 std::unique_ptr<StateReceiver> make_receiver(
     const Worker& worker, uint64_t generation, const Regions& regions, uint64_t chunk_bytes,
     const std::vector<SourceAddress>& sources, unsigned threads, const std::string& method,
-    const Shares& plan, std::optional<std::shared_ptr<transport::ArenaMappings>> mappings) {
+    const Shares& plan, std::optional<std::shared_ptr<transport::ArenaMappings>> mappings,
+    const Network& fabric) {
   state::ReceiverOptions options;
   options.generation = generation;
   options.regions = regions_of(regions);
@@ -75,10 +83,12 @@ std::unique_ptr<StateReceiver> make_receiver(
   options.threads = threads;
   options.method = method_of(method);
   if (mappings) options.mappings = std::move(*mappings);
+  options.fabric = fabric.value_or(nullptr);
   options.exposure_area = exposure_of(worker, worker.slot());
   for (const SourceAddress& source : sources) {
-    options.sources.push_back({source.slot, source.pid, source.regions,
-                               exposure_of(worker, source.slot), source.arenas, source.pace});
+    void* exposure = source.remote.empty() ? exposure_of(worker, source.slot) : nullptr;
+    options.sources.push_back({source.slot, source.pid, source.regions, exposure, source.arenas,
+                               source.pace, source.remote});
   }
   for (const auto& [source, begin, end] : plan) options.plan.push_back({source, begin, end});
   options.keeper = worker.segment();
@@ -140,7 +150,7 @@ void register_source(py::module_& module) {
                           "regions, until the next commit.")
       .def(py::init(&make_source), py::arg("worker"), py::arg("generation"), py::arg("regions"),
            py::arg("chunk_bytes"), py::arg("index"), py::arg("sources"), py::arg("receivers"),
-           py::arg("threads") = 1)
+           py::arg("threads") = 1, py::arg("server") = std::nullopt)
       .def(
           "publish",
           [](StateSource& self) {
@@ -153,6 +163,18 @@ void register_source(py::module_& module) {
           },
           "Digests this source's share, rings the receivers, returns. Raises "
           "RosterChanged.")
+      .def(
+          "remote_address",
+          [](StateSource& self) {
+            Result<std::string> result = Status();
+            {
+              const py::gil_scoped_release release;
+              result = self.remote_address();
+            }
+            return py::bytes(check(std::move(result)));
+          },
+          "What receivers on other hosts need (of a source with a server). "
+          "Before or after publish().")
       .def("close", &StateSource::close, py::call_guard<py::gil_scoped_release>(),
            "Ends the staging thread; receivers that need it lose this source. "
            "Twice is fine.");
@@ -161,16 +183,17 @@ void register_source(py::module_& module) {
 void register_receiver(py::module_& module) {
   py::class_<SourceAddress>(module, "SourceAddress", "Where a source's state lies.")
       .def(py::init([](int slot, pid_t pid, const Regions& regions, const Arenas& arenas,
-                       std::optional<std::pair<uint64_t, double>> pace) {
-             SourceAddress made{slot, pid, regions_of(regions), {}, transport::kUnpaced};
+                       std::optional<std::pair<uint64_t, double>> pace, const py::bytes& remote) {
+             SourceAddress made{slot, pid, regions_of(regions), {}, transport::kUnpaced, remote};
              for (const auto& place : arenas) made.arenas.push_back(arena_of(place));
              if (pace) made.pace = {pace->first, pace->second};
              return made;
            }),
            py::arg("slot"), py::arg("pid"), py::arg("regions"), py::arg("arenas") = Arenas(),
-           py::arg("pace") = py::none(),
+           py::arg("pace") = py::none(), py::arg("remote") = py::bytes(),
            "arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives "
-           "so many a second; 0: it is gone.")
+           "so many a second; 0: it is gone. remote: the remote_address() of a source on another "
+           "host; then pid and arenas are not looked at.")
       .def_readonly("slot", &SourceAddress::slot)
       .def_readonly("pid", &SourceAddress::pid);
   py::class_<PullStats>(module, "PullStats", "What one pull did.")
@@ -187,7 +210,7 @@ void register_receiver(py::module_& module) {
       .def(py::init(&make_receiver), py::arg("worker"), py::arg("generation"), py::arg("regions"),
            py::arg("chunk_bytes"), py::arg("sources"), py::arg("threads") = 2,
            py::arg("method") = "probe", py::arg("plan") = Shares(),
-           py::arg("mappings") = py::none(),
+           py::arg("mappings") = py::none(), py::arg("fabric") = std::nullopt,
            "plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.")
       .def(
           "pull",

@@ -145,10 +145,10 @@ void register_fabric(py::module_& module) {
 }
 
 void register_server(py::module_& module) {
-  py::class_<FabricServer>(module, "FabricServer",
-                           "Lets peers read this process's memory over a fabric.")
+  py::class_<FabricServer, std::shared_ptr<FabricServer>>(
+      module, "FabricServer", "Lets peers read this process's memory over a fabric.")
       .def(py::init([](std::shared_ptr<Fabric> fabric) {
-             return check(FabricServer::open(std::move(fabric)));
+             return std::shared_ptr<FabricServer>(check(FabricServer::open(std::move(fabric))));
            }),
            py::arg("fabric"))
       .def(

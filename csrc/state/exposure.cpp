@@ -9,6 +9,17 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 uint64_t tag_of(uint64_t generation) { return generation + 1; }  // 0: never written
 
+// A digest's tag covers the digest: one that is half written, as a card of another host may see it,
+// does not pass for whole.
+uint64_t tag_of(uint64_t generation, uint64_t low, uint64_t high) {
+  auto mix = [](uint64_t word) {  // the finaliser of splitmix64
+    word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9;
+    word = (word ^ word >> 27) * 0x94d049bb133111eb;
+    return word ^ word >> 31;
+  };
+  return std::max<uint64_t>(mix(mix(mix(generation + 1) + low) + high), 1);
+}
+
 }  // namespace
 
 void Exposure::open(uint64_t generation, const Layout& layout) {
@@ -24,11 +35,13 @@ void Exposure::open(uint64_t generation, const Layout& layout) {
 
 void Exposure::publish(uint64_t generation, size_t index, const Digest128& digest) {
   DigestEntry& at = *entry(index);
+  const uint64_t low = digest[0] | static_cast<uint64_t>(digest[1]) << 32;
+  const uint64_t high = digest[2] | static_cast<uint64_t>(digest[3]) << 32;
   at.tag.store(0, kRelaxed);
   std::atomic_thread_fence(std::memory_order_release);
-  at.low.store(digest[0] | static_cast<uint64_t>(digest[1]) << 32, kRelaxed);
-  at.high.store(digest[2] | static_cast<uint64_t>(digest[3]) << 32, kRelaxed);
-  at.tag.store(tag_of(generation), std::memory_order_release);
+  at.low.store(low, kRelaxed);
+  at.high.store(high, kRelaxed);
+  at.tag.store(tag_of(generation, low, high), std::memory_order_release);
 }
 
 bool Exposure::layout(uint64_t generation, Layout* out) const {
@@ -42,11 +55,10 @@ bool Exposure::layout(uint64_t generation, Layout* out) const {
 
 bool Exposure::digest(uint64_t generation, size_t index, Digest128* out) const {
   const DigestEntry& at = *entry(index);
-  if (at.tag.load(std::memory_order_acquire) != tag_of(generation)) return false;
+  const uint64_t tag = at.tag.load(std::memory_order_acquire);
   const uint64_t low = at.low.load(kRelaxed);
   const uint64_t high = at.high.load(kRelaxed);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  if (at.tag.load(kRelaxed) != tag_of(generation)) return false;
+  if (tag != tag_of(generation, low, high)) return false;
   *out = {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
           static_cast<uint32_t>(high >> 32)};
   return true;

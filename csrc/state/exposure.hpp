@@ -1,7 +1,7 @@
 // Purpose: what a source lays open in its slot's exposure area: the layout it serves, the digests
 // of its share of the chunks, and a staging area. Of N chunks and K sources, source d digests the
 // block [d * N / K, (d + 1) * N / K), entry by entry.
-// Everything is tagged with generation + 1: the area is never cleared, entries of older generations
+// Everything is tagged with its generation: the area is never cleared, entries of older generations
 // are simply foreign.
 // Threads: one process writes (its publishing threads write different entries), others read.
 // Ownership: a view of the node segment's memory.
@@ -47,6 +47,7 @@ class Exposure {
   [[nodiscard]] bool layout(uint64_t generation, Layout* out) const;
   [[nodiscard]] bool digest(uint64_t generation, size_t index, Digest128* out) const;
 
+  [[nodiscard]] void* area() const { return area_; }
   // The owner of the area sleeps here while it pulls; its sources ring it for each digest.
   [[nodiscard]] Doorbell* receiver_doorbell() const { return &header()->receiver; }
   [[nodiscard]] transport::StagingArea* staging() const {

@@ -12,6 +12,7 @@ namespace {
 // A source that is found dead ends the generation; the agent says so within milliseconds, at worst
 // within this.
 constexpr auto kRevocationGrace = std::chrono::seconds(1);
+constexpr unsigned kMostLinkThreads = 16;
 
 std::string bytes_text(uint64_t begin, uint64_t end) {
   return std::to_string(begin) + " to " + std::to_string(end);
@@ -37,6 +38,7 @@ Pull::Pull(const ReceiverOptions& options, const Revocation& revocation, TimePoi
 // A source that cannot be reached is out; a layout that differs is everybody's error.
 Status Pull::open_source(size_t index) {
   const SourcePlace& place = options_.sources[index];
+  if (!place.remote_address.empty()) return open_remote_source(index);
   Source& source = sources_[index];
   source.regions = transport::RegionMap(place.regions);
   source.exposure = Exposure(place.exposure_area);
@@ -58,6 +60,30 @@ Status Pull::open_source(size_t index) {
     source.memory = std::make_unique<transport::PacedMemory>(std::move(source.memory), place.pace);
   }
   work_->in(index);
+  return {};
+}
+
+// An address that does not fit is an error; a host that does not answer is out.
+Status Pull::open_remote_source(size_t index) {
+  const SourcePlace& place = options_.sources[index];
+  Source& source = sources_[index];
+  if (options_.fabric == nullptr) {
+    return {Code::kInvalid, "source " + std::to_string(place.slot) +
+                                " is on another host, and this receiver has no fabric"};
+  }
+  const uint64_t digests = first_digested(index + 1, chunks_, sources_.size()) -
+                           first_digested(index, chunks_, sources_.size());
+  auto opened = RemoteExposure::open(options_.fabric, place.remote_address, options_.generation,
+                                     regions_, digests);
+  if (!opened.ok()) return opened.status();
+  source.remote = std::move(opened.value());
+  source.exposure = Exposure(source.remote->area());
+  source.memory = source.remote->take_memory();
+  if (!place.pace.none()) {
+    source.memory = std::make_unique<transport::PacedMemory>(std::move(source.memory), place.pace);
+  }
+  source.trouble = source.remote->refresh([this] { return stopped(); });
+  if (source.trouble.ok()) work_->in(index);
   return {};
 }
 
@@ -162,7 +188,12 @@ void Pull::fetch_chunks(WorkShare* work) {
 }
 
 unsigned Pull::useful_threads(uint64_t chunks) const {
-  return static_cast<unsigned>(std::min<uint64_t>(std::max(options_.threads, 1u), chunks));
+  // Over a network a thread mostly waits: two for each link keep it busy.
+  const auto remote = static_cast<unsigned>(
+      std::count_if(sources_.begin(), sources_.end(),
+                    [](const Source& source) { return source.remote != nullptr; }));
+  const unsigned wanted = std::max({options_.threads, 1u, std::min(2 * remote, kMostLinkThreads)});
+  return static_cast<unsigned>(std::min<uint64_t>(wanted, chunks));
 }
 
 Result<PullStats> Pull::run() {

@@ -9,6 +9,7 @@
 
 #include "base/fd.hpp"
 #include "state/receiver.hpp"
+#include "state/remote_exposure.hpp"
 #include "state/work_share.hpp"
 
 namespace hpcore::state {
@@ -26,6 +27,7 @@ class Pull {
   struct Source {
     transport::RegionMap regions;
     Exposure exposure{nullptr};
+    std::unique_ptr<RemoteExposure> remote;  // of a source on another host
     std::unique_ptr<transport::RemoteMemory> memory;
     Fd process;  // a pidfd, where the kernel has them
     std::atomic<bool> layout_agreed{false};
@@ -37,6 +39,7 @@ class Pull {
   // --- pull.cpp
   Status open_sources();
   Status open_source(size_t index);
+  Status open_remote_source(size_t index);
   Result<std::vector<std::vector<ChunkRange>>> planned() const;
   void fetch_chunks(WorkShare* work);
   Reading read_from(size_t source, uint64_t chunk, Clock::duration patience);
@@ -49,6 +52,7 @@ class Pull {
   bool agrees_on_layout(size_t source);  // it serves this generation, in this layout
   bool fetch_again(uint64_t chunk);
   bool await_digests();
+  bool fetch_remote_digests();  // whether any can be waited for
   bool any_pending_published();
   std::vector<uint64_t> take_silent(std::vector<uint64_t>* waiting);
   void prove_again(uint64_t chunk);

@@ -13,6 +13,8 @@ constexpr auto kLook = std::chrono::milliseconds(20);  // at Python's signals an
 // Whoever publishes nothing for this long, and for a part of the time that the reading took, is
 // asked no more: another source's bytes are the proof.
 constexpr auto kSilence = std::chrono::milliseconds(50);
+// Nobody rings from another host: so often its digests are fetched while some are missing.
+constexpr auto kRemoteLook = std::chrono::milliseconds(2);
 constexpr int kSilencePart = 4;
 
 }  // namespace
@@ -110,9 +112,30 @@ std::vector<uint64_t> Pull::take_silent(std::vector<uint64_t>* waiting) {
   return taken;
 }
 
+bool Pull::fetch_remote_digests() {
+  std::vector<bool> awaited(sources_.size());
+  for (const uint64_t chunk : pending_) awaited[publisher(chunk)] = true;
+  bool any = false;
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    if (!awaited[i] || sources_[i].remote == nullptr || !work_->usable(i)) continue;
+    Status status = sources_[i].remote->refresh([this] { return stopped(); });
+    if (status.ok()) {
+      any = true;
+    } else if (status.code() != Code::kAborted) {
+      lose(i, std::move(status));
+    }
+  }
+  bool usable = false;
+  for (size_t i = 0; i < sources_.size(); ++i) usable = usable || work_->usable(i);
+  if (!usable) fail(no_source_left());
+  return any;
+}
+
 // One round: false when the script was interrupted.
 bool Pull::await_digests() {
-  const TimePoint until = std::min(deadline_, Clock::now() + kLook);
+  const bool remote = fetch_remote_digests();
+  const TimePoint until = std::min<TimePoint>(
+      deadline_, Clock::now() + (remote ? Clock::duration(kRemoteLook) : Clock::duration(kLook)));
   if (!doorbell_->wait([this] { return any_pending_published() || stopped(); }, until) &&
       options_.interrupted && options_.interrupted()) {
     fail({Code::kAborted, "pulling the state was interrupted"});

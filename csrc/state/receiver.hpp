@@ -19,6 +19,7 @@
 #include "base/doorbell.hpp"
 #include "roster/revocation.hpp"
 #include "state/exposure.hpp"
+#include "transport/fabric.hpp"
 #include "transport/paced_memory.hpp"
 #include "transport/remote_memory.hpp"
 
@@ -31,6 +32,8 @@ struct SourcePlace {
   void* exposure_area = nullptr;
   std::vector<transport::ArenaPlace> arenas;
   transport::Pace pace = transport::kUnpaced;  // tests and benches
+  // StateSource::remote_address() of a source on another host; then `exposure_area` is not used.
+  std::string remote_address;
 };
 
 // Bytes [begin, end) of the state are read from source number `source` (an index).
@@ -59,6 +62,7 @@ struct ReceiverOptions {
   std::vector<SourcePlace> sources;  // in the order of their indices
   std::vector<PlannedShare> plan;    // ascending, without gaps; empty: equal blocks
   std::shared_ptr<transport::ArenaMappings> mappings;  // null: arenas are not used
+  std::shared_ptr<transport::Fabric> fabric;           // for sources on other hosts
   unsigned threads = 2;
   void* exposure_area = nullptr;  // of this process's slot: sources ring its doorbell
   transport::Method method = transport::Method::kProbe;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "state/remote_exposure.hpp"
 #include "state/threads.hpp"
 
 namespace hpcore::state {
@@ -22,6 +23,14 @@ void StateSource::close() {
   server_->stop();
   revocation_->detach(&exposure_.staging()->request);
   server_.reset();
+}
+
+Result<std::string> StateSource::remote_address() {
+  if (options_.server == nullptr) {
+    return Status(Code::kInvalid, "this source was made without a fabric server");
+  }
+  return state::remote_address(options_.server.get(), regions_, exposure_.area(),
+                               options_.generation);
 }
 
 Digest128 StateSource::digest_chunk(uint64_t chunk) const {

@@ -16,6 +16,7 @@
 #include "base/doorbell.hpp"
 #include "roster/revocation.hpp"
 #include "state/exposure.hpp"
+#include "transport/fabric_server.hpp"
 #include "transport/regions.hpp"
 #include "transport/staging.hpp"
 
@@ -36,6 +37,8 @@ struct SourceOptions {
   unsigned threads = 1;
   std::vector<void*> receivers;  // their exposure areas
   std::shared_ptr<void> keeper;  // of the memory that the exposure areas lie in
+  // For receivers on other hosts; null: there are none.
+  std::shared_ptr<transport::FabricServer> server;
 };
 
 class StateSource {
@@ -47,6 +50,9 @@ class StateSource {
 
   // kRevoked when the generation ended in the middle, kInvalid for an index out of range.
   Result<PublishStats> publish();
+  // What receivers on other hosts need; may be asked for before publish(). The regions stay
+  // registered when the source is closed: withdraw them from the server before they are freed.
+  Result<std::string> remote_address();
   void close();  // twice is fine
 
  private:

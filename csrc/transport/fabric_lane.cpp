@@ -103,10 +103,14 @@ Status FabricLane::build(Progress* progress, const RegionMap& into) {
          progress->next < progress->end) {
     const size_t region = into.region_at(progress->next);
     const uint64_t inside = progress->next - into.start(region);
-    const uint64_t bytes = std::min({into.regions()[region].bytes - inside, most - operation.bytes,
-                                     progress->end - progress->next});
-    const FabricAddress::Range& range = peer_->address.ranges[peer_->ranges[region]];
-    const uint64_t address = peer_->regions.regions()[region].address + inside;
+    const size_t their_region = peer_->regions.region_at(progress->next);
+    const uint64_t their_inside = progress->next - peer_->regions.start(their_region);
+    const Region& exposed = peer_->regions.regions()[their_region];
+    const uint64_t bytes =
+        std::min({into.regions()[region].bytes - inside, exposed.bytes - their_inside,
+                  most - operation.bytes, progress->end - progress->next});
+    const FabricAddress::Range& range = peer_->address.ranges[peer_->ranges[their_region]];
+    const uint64_t address = exposed.address + their_inside;
     const size_t theirs = peer_->rails[operation.rail].second;
     const size_t piece = operation.pieces++;
     operation.local[piece] = {reinterpret_cast<void*>(into.regions()[region].address + inside),

@@ -121,12 +121,36 @@ Status FabricMemory::read(uint64_t offset, uint64_t bytes, const RegionMap& into
 Status FabricMemory::stream(uint64_t offset, uint64_t bytes, const RegionMap& into,
                             const StopCondition& stop, const Arrival& arrival) {
   if (bytes == 0) return {};
-  HPCORE_RETURN_IF_ERROR(into.same_sizes(peer_->regions, "the peer"));
+  for (const RegionMap* map : {&into, &peer_->regions}) {
+    if (offset > map->bytes() || bytes > map->bytes() - offset) {
+      return {Code::kInvalid, "a read of bytes " + std::to_string(offset) + " to " +
+                                  std::to_string(offset + bytes) + " of " +
+                                  std::to_string(map->bytes())};
+    }
+  }
   Result<std::unique_ptr<FabricLane>> lane = take_lane();
   if (!lane.ok()) return lane.status();
   begin_read();
   Status status = lane.value()->stream(offset, bytes, into, stop, arrival);
   end_read(std::move(lane.value()), status.ok() ? bytes : 0);
+  return status;
+}
+
+Status FabricMemory::digest(uint64_t offset, uint64_t bytes, Digester* digester,
+                            const StopCondition& stop) {
+  // The window of a lane at once; registered for as long as it lives.
+  const uint64_t most = std::min(bytes, fabric_->options().window_bytes);
+  std::vector<unsigned char> buffer(most);
+  const Region own{reinterpret_cast<uint64_t>(buffer.data()), most};
+  Status status;
+  while (bytes > 0 && status.ok()) {
+    const uint64_t length = std::min(bytes, most);
+    status = read(offset, length, RegionMap({{0, offset}, {own.address, length}}), stop);
+    if (status.ok()) digester->update(buffer.data(), length);
+    offset += length;
+    bytes -= length;
+  }
+  fabric_->release({own});
   return status;
 }
 

@@ -21,6 +21,8 @@ class FabricMemory final : public RemoteMemory {
                             const StopCondition& stop) override;
   [[nodiscard]] Status stream(uint64_t offset, uint64_t bytes, const RegionMap& into,
                               const StopCondition& stop, const Arrival& arrival) override;
+  [[nodiscard]] Status digest(uint64_t offset, uint64_t bytes, Digester* digester,
+                              const StopCondition& stop) override;
   [[nodiscard]] std::string method() const override;
   [[nodiscard]] std::string note() const override;
   // While at least one read was under way; 0 before the first.

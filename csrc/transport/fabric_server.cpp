@@ -34,7 +34,7 @@ Status FabricServer::start() {
   }
   wake_ = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_.valid()) return Status::system("eventfd of the fabric server", errno);
-  Result<std::thread> thread = start_service_thread("hpcore-fabric", [this] { run(); });
+  Result<std::thread> thread = start_service_thread("hpcore-fabric", [this] { run(); }, false);
   if (!thread.ok()) return thread.status();
   thread_ = std::move(thread.value());
   return {};

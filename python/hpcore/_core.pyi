@@ -948,6 +948,7 @@ class StateSource:
         sources: typing.SupportsInt | typing.SupportsIndex,
         receivers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
+        server: FabricServer | None = None,
     ) -> None: ...
     def close(self) -> None:
         """
@@ -956,6 +957,10 @@ class StateSource:
     def publish(self) -> PublishStats:
         """
         Digests this source's share, rings the receivers, returns. Raises RosterChanged.
+        """
+    def remote_address(self) -> bytes:
+        """
+        What receivers on other hosts need (of a source with a server). Before or after publish().
         """
 
 class SourceAddress:
@@ -983,9 +988,10 @@ class SourceAddress:
             typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex
         ]
         | None = None,
+        remote: bytes = b"",
     ) -> None:
         """
-        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone.
+        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone. remote: the remote_address() of a source on another host; then pid and arenas are not looked at.
         """
     @property
     def pid(self) -> int: ...
@@ -1040,6 +1046,7 @@ class StateReceiver:
             ]
         ] = [],
         mappings: ArenaMappings | None = None,
+        fabric: Fabric | None = None,
     ) -> None:
         """
         plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.

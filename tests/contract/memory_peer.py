@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import time
 from typing import Any
 
 from hpcore import _core
@@ -66,6 +67,8 @@ class Peer:
         self.memory: Memory
         self.server: Any = None
         self.fabric: Any = None
+        self.source: Any = None
+        self.worker: Any = None
 
     def make(self, sizes: list[int], seed: int, times: int) -> list[tuple[int, int]]:
         self.memory = Memory(sizes, seed, times)
@@ -94,8 +97,64 @@ class Peer:
         fabric = _core.Fabric(**options)
         regions = self.memory.regions()
         memory = _core.RemoteMemory.over_fabric(fabric, bytes.fromhex(address), generation, regions)
-        memory.read(0, sum(size for _, size in regions), regions)
-        return {"method": memory.method, "note": memory.note, "fabric": fabric.describe()}
+        total = sum(size for _, size in regions)
+        begin = time.perf_counter()
+        memory.read(0, total, regions)
+        seconds = time.perf_counter() - begin
+        names = {"method": memory.method, "note": memory.note, "fabric": fabric.describe()}
+        return {**names, "bytes": total, "seconds": seconds}
+
+    def flip(self, offset: int) -> None:
+        """Changes one bit at an offset of the regions."""
+        for view in self.memory.views():
+            if offset < len(view):
+                view[offset] ^= 1
+                return
+            offset -= len(view)
+
+    def _worker(self) -> Any:
+        """Of a node segment of this process's own, as if it were alone on its host."""
+        if self.worker is None:
+            self.segment = _core.NodeSegment.create(1, 1 << 16, 1 << 20)
+            self.segment.prepare_slot(0, 1)
+            self.worker = _core.Worker.attach(self.segment, 0, 1)
+        return self.worker
+
+    def open_source(
+        self, generation: int, index: int, sources: int, options: dict[str, Any]
+    ) -> str:
+        if self.server is None:
+            self.server = _core.FabricServer(_core.Fabric(**options))
+        self.source = _core.StateSource(
+            self._worker(),
+            generation,
+            self.memory.regions(),
+            0,
+            index,
+            sources,
+            [],
+            server=self.server,
+        )
+        return str(self.source.remote_address().hex())
+
+    def publish(self) -> int:
+        return int(self.source.publish().bytes)
+
+    def pull_state(
+        self, generation: int, addresses: list[str], options: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
+        sources = [
+            _core.SourceAddress(number, 0, self.memory.regions(), remote=bytes.fromhex(address))
+            for number, address in enumerate(addresses)
+        ]
+        if self.fabric is None:
+            self.fabric = _core.Fabric(**options)
+        receiver = _core.StateReceiver(
+            self._worker(), generation, self.memory.regions(), 0, sources, fabric=self.fabric
+        )
+        stats = receiver.pull(timeout_s)
+        names = ("bytes", "chunks", "refetched", "bytes_by_source", "method", "notes", "seconds")
+        return {name: getattr(stats, name) for name in names}
 
     def digest(self) -> str:
         return str(_core.digest128(self.memory.content()).hex())

@@ -101,9 +101,17 @@ def test_address_of_another_generation_or_layout_is_refused(fabric: Any, peer: P
         open_memory(fabric, address, [*peer.regions[:2], (1, 5)])
     memory = open_memory(fabric, address, peer.regions)
     other = Memory([5000, 1, 123_456], None)
-    with pytest.raises(errors.MismatchError, match="region 1"):
-        memory.read(0, 10, other.regions())
+    with pytest.raises(errors.InvalidArgument, match="128457 of 128456"):
+        memory.read(0, 128_457, other.regions())
     assert not any(other.content())
+
+
+def test_bytes_may_be_cut_into_other_regions(fabric: Any, peer: Process) -> None:
+    memory = open_memory(fabric, bytes.fromhex(peer.serve(TCP)), peer.regions)
+    other = Memory([1, 4998, 60_000, 63_457], None)
+    memory.read(0, 128_456, other.regions())
+    assert other.content() == Memory(SIZES, 11).content()
+    assert other.guards_untouched()
 
 
 def test_address_that_is_damaged_anywhere_is_refused(fabric: Any, peer: Process) -> None:
