@@ -23,7 +23,7 @@ from hpcore.layout import check_tensor
 from hpcore.manifest import install, manifest_of
 from hpcore.membership.roster import Roster
 from hpcore.plain import decode, encode
-from hpcore.replicas import HealPlan, RankFacts, ReplicaGroup, plan_heal
+from hpcore.replicas import HealPlan, RankFacts, ReplicaGroup, plan_from_disk, plan_heal
 from hpcore.sharding import part_held
 from hpcore.tracked import Capture, capture
 
@@ -59,6 +59,8 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
         if stats is not None:
             names = ("bytes", "chunks", "refetched", "moved", "reread", "method", "notes")
             fields = {name: getattr(stats, name) for name in names}
+    if group.disk:
+        fields["bytes"] = loop.tiers.load_saved(plan.step)
     copied = group.shadow_for(worker.slot)
     if copied is not None:
         loop.drill.fire("heal", loop.drill_rank, roster.steps)
@@ -69,7 +71,7 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
         generation=roster.generation,
         rank=loop.world.rank,
         role=role,
-        tier="shadow" if copied is not None else "peer",
+        tier="disk" if group.disk else "shadow" if copied is not None else "peer",
         step=plan.step,
         begin_ns=begin_ns,
         gathered_ns=gathered_ns,
@@ -80,7 +82,7 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
 
 
 def _role(slot: int, group: ReplicaGroup) -> str:
-    if slot in group.receivers or group.shadow_for(slot) is not None:
+    if slot in group.receivers or group.disk or group.shadow_for(slot) is not None:
         return "receiver"
     return "source" if slot in group.sources and group.receivers else "none"
 
@@ -118,6 +120,9 @@ def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
 
     Raises JobStopped, on all ranks, if the last holder of some part is gone.
     """
+    resumed = _plan_start(loop, roster)
+    if resumed is not None:
+        return resumed
     if not loop.state.sharded:
         ranks = tuple(range(roster.world_size))
         step = roster.steps - loop.rewound
@@ -132,14 +137,39 @@ def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
     facts = [RankFacts(m["part"], m["pristine"], m["held"]) for m in _gather(loop, message)]
     plan = plan_heal(roster, facts)
     if not plan.groups:  # a copy is read whole before it counts: only when it is needed
-        shadows = _gather(loop, {"layout": message["layout"], "steps": list(loop.tiers.steps())})
+        message = {
+            "layout": message["layout"],
+            "steps": list(loop.tiers.steps()),
+            "saved": loop.tiers.saved(),
+        }
+        shadows = _gather(loop, message)
         facts = [
             replace(one, shadows=tuple(m["steps"])) for one, m in zip(facts, shadows, strict=True)
         ]
         plan = plan_heal(roster, facts)
+        saved = _on_all(shadows)
+        if not plan.groups and saved:
+            return plan_from_disk(roster, facts, saved[-1])
     if not plan.groups:
         raise JobStopped(_what_is_lost(loop, plan))
     return plan
+
+
+def _on_all(messages: list[dict[str, Any]]) -> list[int]:
+    """Durable checkpoints that every rank sees."""
+    return sorted(set.intersection(*(set(one["saved"]) for one in messages)))
+
+
+def _plan_start(loop: Loop, roster: Roster) -> HealPlan | None:
+    """A job that has not stepped goes on from the newest durable checkpoint, if there is one."""
+    if roster.steps or loop.tiers.checkpoints is None:
+        return None
+    message = {"layout": loop.state.digest(), "saved": loop.tiers.saved()}
+    saved = _on_all(_gather(loop, message))
+    if not saved:
+        return None
+    facts = [RankFacts("", False, None)] * roster.world_size
+    return plan_from_disk(roster, facts, saved[-1])
 
 
 def _what_is_lost(loop: Loop, plan: HealPlan) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hpcore.errors import InvalidArgument, Unsupported
 from hpcore.layout import same_layout
+from hpcore.sharding import local_of
 
 STEP_TIMEOUT_S = 86_400.0
 """A step's collectives wait for as long as the others compute: how long is too long is the agent's
@@ -122,3 +123,16 @@ class Gradients:
         """Calls `action` in the middle of each backward, until the handle's remove()."""
         middle = [p for p in [*self.parameters, *self.reduced] if p.requires_grad]
         return middle[len(middle) // 2].register_post_accumulate_grad_hook(lambda _: action())  # type: ignore[no-untyped-call]
+
+
+def parameters_of(optimizers: Sequence[Any]) -> list[Tensor]:
+    """All parameters of some optimizers."""
+    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
+def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
+    """As clip_grad_norm_ does: never up. A norm that is not finite makes gradients so."""
+    if not factor >= 1.0:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                local_of(parameter.grad).mul_(factor)

@@ -14,6 +14,7 @@ from hpcore.batches import Batches
 from hpcore.errors import InvalidArgument
 from hpcore.loop import Loop
 from hpcore.membership.process import this_job, this_worker
+from hpcore.protection import Protection
 from hpcore.sharding import is_dtensor
 from hpcore.step import Step
 
@@ -35,6 +36,12 @@ class Job:
             the rank, beside the next step; 0: never. Worth it where sharding leaves no second
             replica (FSDP without HSDP): when a rank is lost, all go back to the last copy. Takes
             twice the rank's state.
+        compare_every: replicas compare digests of parameters and optimizer state in every so many
+            steps; 0: never. Of three or more the odd one out is healed and reported as suspect.
+        on_corruption: "stop" or "warn", where replicas differ and there is no majority.
+        checkpoint_dir: a folder, on a disk that all ranks see, for durable checkpoints; a job that
+            starts and finds one there goes on from the newest.
+        checkpoint_every: write one every so many steps, beside the next ones; 0: never.
     """
 
     def __init__(
@@ -44,11 +51,22 @@ class Job:
         seed: int = 0,
         ledger: bool = False,
         shadow_every: int = 0,
+        compare_every: int = 0,
+        on_corruption: str = "stop",
+        checkpoint_dir: str = "",
+        checkpoint_every: int = 0,
     ) -> None:
         batches = Batches(global_batch, micro_batch, seed)
         worker = this_worker()
         facts = this_job() if worker is not None else None
-        self._loop = Loop(batches, worker, facts, ledger, shadow_every)
+        protection = Protection(
+            shadow_every=shadow_every,
+            compare_every=compare_every,
+            on_corruption=on_corruption,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+        )
+        self._loop = Loop(batches, worker, facts, ledger, protection)
         self._started = False
 
     # --- who am I -----------------------------------------------------------------------------

@@ -16,12 +16,14 @@ from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
 from hpcore.checkpointless import regions_of
+from hpcore.comparison import Comparison
 from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument
 from hpcore.gradients import Gradients
 from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
+from hpcore.protection import Protection
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
 from hpcore.rehearsal import Rehearsal
@@ -47,7 +49,7 @@ class Loop:
         worker: Any,
         facts: JobFacts | None,
         ledger: bool,
-        shadow_every: int = 0,
+        protection: Protection,
     ) -> None:
         self.batches = batches
         self.worker = worker
@@ -62,7 +64,8 @@ class Loop:
         self.replicated: list[nn.Module] = []
         self.shards = Shards()
         self.lane = Lane(0, 1)
-        self.tiers = Tiers(self, shadow_every, 0 if facts is None else facts.agent_pid)
+        self.comparison = Comparison(self, protection)
+        self.tiers = Tiers(self, protection, 0 if facts is None else facts.agent_pid)
         self.rank_local = RankLocal()
         self.shadow = Shadow(self.state)
         self.buffers = ReplicatedBuffers(self.state, (), self.shadow)
@@ -262,12 +265,12 @@ class Loop:
         """All ranks are to have the state of one step, which may be an earlier one."""
         back, self.steps_done = self.steps_done - plan.step, plan.step
         self.rewound = self.world.rewound = roster.steps - plan.step
-        if plan.step < plan.newest:
+        if plan.step != plan.newest:
             self.tiers.rewound(plan, back)
 
     def tag(self, step: int) -> int:
         """What rank blobs of a boundary are filed under: none of a past that was given up."""
-        return step + self.rewound | self.rewound << 40
+        return step + self.rewound | (self.rewound & 0xFFFFF) << 40
 
     def healed(self) -> None:
         """State has arrived: this is the boundary after `steps_done` steps."""

@@ -33,17 +33,23 @@ def _describe(captured: Capture) -> dict[str, Any]:
     }
 
 
-def install(state: TrackedState, manifest: dict[str, Any], fill: Callable[[list[Tensor]], T]) -> T:
+def install(
+    state: TrackedState,
+    manifest: dict[str, Any],
+    fill: Callable[[list[Tensor]], T],
+    wholes: bool = False,
+) -> T:
     """Makes the live state what a manifest says; returns what `fill` does.
 
-    `fill` gets the local tensors in the manifest's order and writes their content; nothing else
-    has been changed if it raises.
+    `fill` gets the local tensors (`wholes`: the tensors themselves, DTensors among them) in the
+    manifest's order and writes their content; nothing else has been changed if it raises.
     """
     plans = [(state.settled, manifest["settled"]), (state.fluid, manifest["fluid"])]
     meshes = state.meshes()
     targets = [targets_of(capture(parts), part["specs"], meshes) for parts, part in plans]
-    filled = fill([local_of(tensor) for tensors in targets for tensor in tensors])
     with torch.no_grad():
+        flat = [tensor for tensors in targets for tensor in tensors]
+        filled = fill(flat if wholes else [local_of(tensor) for tensor in flat])
         for (parts, part), tensors in zip(plans, targets, strict=True):
             for one, tree in zip(parts, part["trees"], strict=True):
                 one.restore(tree, tensors)

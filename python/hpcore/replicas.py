@@ -33,7 +33,9 @@ class RankFacts:
 @dataclass(frozen=True)
 class ReplicaGroup:
     """The ranks of one part, by slot: who gives state, who takes it from them, and who (slot ->
-    rank whose copy it is) from a shadow copy. `made`: the source gives what its script made."""
+    rank whose copy it is) from a shadow copy. `made`: the source gives what its script made.
+    `disk`: all read a durable checkpoint.
+    """
 
     part: str
     ranks: tuple[int, ...]
@@ -41,6 +43,7 @@ class ReplicaGroup:
     receivers: tuple[int, ...]
     made: bool = False
     shadows: tuple[tuple[int, int], ...] = ()
+    disk: bool = False
 
     def shadow_for(self, slot: int) -> int | None:
         """The rank whose shadow copy this slot takes."""
@@ -61,7 +64,9 @@ class HealPlan:
 
     @property
     def tier(self) -> str:
-        """'peer', or 'shadow' if that is needed anywhere."""
+        """'peer', or 'shadow' or 'disk' if that is needed anywhere."""
+        if any(group.disk for group in self.groups):
+            return "disk"
         return "shadow" if any(group.shadows for group in self.groups) else "peer"
 
     def group_of(self, rank: int) -> ReplicaGroup:
@@ -91,6 +96,13 @@ def plan_heal(roster: Roster, facts: Sequence[RankFacts]) -> HealPlan:
                 if group is None
             ]
     return HealPlan(newest, newest, lost=tuple(lost))
+
+
+def plan_from_disk(roster: Roster, facts: Sequence[RankFacts], step: int) -> HealPlan:
+    """All ranks read the durable checkpoint of that step."""
+    newest = max((one.held for one in facts if one.held is not None), default=0)
+    ranks = tuple(range(len(facts)))
+    return HealPlan(step, newest, (ReplicaGroup("", ranks, (), (), disk=True),))
 
 
 def _group(

@@ -39,6 +39,8 @@ class Shards:
         self.modules: list[nn.Module] = []
         self.managed: list[Tensor] = []
         """Parameters whose gradients come reduced out of backward."""
+        self.checkpoint_group: Any = None
+        """Of all ranks, for the thread that writes checkpoints."""
         self.rank = 0
         self._rank_built = 0
 
@@ -139,6 +141,8 @@ class Shards:
         held = [mesh for model in self.modules for mesh in fsdp2.meshes_of(model)]
         held += [tensor.device_mesh for _, tensor in sharded]
         meshes.rebuild(membership, held)
+        everybody = tuple(range(roster.world_size))
+        self.checkpoint_group = meshes.make_group("hpcore:checkpoint", everybody, membership)
         for model in self.modules:
             fsdp2.repoint(model, membership)
         if rank != self.rank:

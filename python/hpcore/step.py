@@ -17,6 +17,7 @@ import torch
 
 from hpcore.batches import MicroBatch, gather
 from hpcore.errors import (
+    CorruptData,
     InvalidArgument,
     JobStopped,
     MismatchError,
@@ -24,9 +25,8 @@ from hpcore.errors import (
     RosterChanged,
     Unsupported,
 )
-from hpcore.gradients import STEP_TIMEOUT_S
+from hpcore.gradients import STEP_TIMEOUT_S, parameters_of, scale_gradients
 from hpcore.randomness import seed_micro_batch, seed_step
-from hpcore.sharding import local_of
 from hpcore.world import Phase
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Step:
         if loop.rehearsing:
             loop.drill.fire("rehearsal", None, self.index)
         world.progress(self.index, Phase.REDUCE)
+        if loop.comparison.due(self.index):
+            self._compare()
         self.sums = self._reduce(sums)
         if loop.shards.modules:
             self._prepare_sharded(chosen, scaler, clip_grad_norm)
@@ -205,6 +207,13 @@ class Step:
         loop.buffers.spread(world.communicator, root, values[buffers_at:sums_at])
         return dict(zip(names, values[sums_at:], strict=True))
 
+    def _compare(self) -> None:
+        try:
+            self._loop.comparison.run(self.index)
+        except CorruptData:
+            self._torn = True  # a suspect is healed
+            raise
+
     def _prepare_sharded(
         self, optimizers: list[Any], scaler: Any, clip_grad_norm: float | None
     ) -> None:
@@ -220,7 +229,7 @@ class Step:
         if clip_grad_norm is not None:
             world = self._world
             self.grad_norm = self._loop.shards.norm(
-                _parameters(optimizers), world.communicator, world.world_size
+                parameters_of(optimizers), world.communicator, world.world_size
             )
 
     def _different_sums(self, names: list[str]) -> MismatchError:
@@ -261,11 +270,11 @@ class Step:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         if clip_grad_norm is not None:
-            parameters = _parameters(optimizers)
+            parameters = parameters_of(optimizers)
             if self.grad_norm is None:
                 self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm))
             else:
-                _scale_gradients(parameters, clip_grad_norm / (self.grad_norm + 1e-6))
+                scale_gradients(parameters, clip_grad_norm / (self.grad_norm + 1e-6))
         half = partial(_apply_half, optimizers[0])
         self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index, half)
         for optimizer in optimizers:
@@ -275,18 +284,6 @@ class Step:
                 scaler.step(optimizer)
         if scaler is not None:
             scaler.update()
-
-
-def _parameters(optimizers: list[Any]) -> list[torch.Tensor]:
-    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
-
-
-def _scale_gradients(parameters: list[torch.Tensor], factor: float) -> None:
-    """As clip_grad_norm_ does: never up. A norm that is not finite makes gradients so."""
-    if not factor >= 1.0:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                local_of(parameter.grad).mul_(factor)
 
 
 def _apply_half(optimizer: Any) -> None:

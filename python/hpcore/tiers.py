@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcore.agent.shadow_memory import STORE_KEY
-from hpcore.errors import InvalidArgument
+from hpcore.checkpoints import Checkpoints
 from hpcore.manifest import install, manifest_of
+from hpcore.protection import Protection
 from hpcore.shadow_copies import ShadowCopies, copy_out
 from hpcore.tracked import capture
 
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 class Tiers:
     """The copies of one worker's state; without `every` nothing is ever copied."""
 
-    def __init__(self, loop: Loop, every: int, agent_pid: int) -> None:
-        if every < 0:
-            raise InvalidArgument(f"shadow_every must not be negative: {every}")
+    def __init__(self, loop: Loop, protection: Protection, agent_pid: int) -> None:
         self._loop = loop
-        self._every = every
+        self._every = protection.shadow_every
+        self._checkpoint_every = protection.checkpoint_every
+        folder = protection.checkpoint_dir
+        self.checkpoints = Checkpoints(folder) if folder else None
         self._agent_pid = agent_pid
         self._copies: ShadowCopies | None = None
+        self._rank_local: Any = None  # of the checkpoint that was just read
         self.stall_ns = 0
         """How long the training thread waited for the last copy."""
 
@@ -51,12 +54,18 @@ class Tiers:
     def joined(self) -> None:
         """The generation has begun: what is to be copied of this boundary and is not yet."""
         if self.newest() != self._loop.steps_done:
-            self.boundary()
+            self._copy()
 
     def boundary(self) -> None:
         """A step has ended, or this rank has just got its state: starts a copy if one is due."""
+        if self._loop.rehearsing:
+            return
+        self._copy()
+        self._checkpoint()
+
+    def _copy(self) -> None:
         loop, copies = self._loop, self._copies
-        if copies is None or loop.rehearsing or loop.steps_done % self._every:
+        if copies is None or loop.steps_done % self._every:
             return
         begun = time.monotonic_ns()
         settled, fluid = capture(loop.state.settled), loop.shadow.captured()
@@ -69,6 +78,33 @@ class Tiers:
         if self._copies is not None:
             self._copies.close()
         self._copies = None
+        if self.checkpoints is not None:
+            self.checkpoints.settle()
+
+    def _checkpoint(self) -> None:
+        loop, checkpoints, step = self._loop, self.checkpoints, self._loop.steps_done
+        every, rank, group = self._checkpoint_every, loop.world.rank, loop.shards.checkpoint_group
+        if checkpoints is None or not every or not step or step % every:
+            return
+        if group is None and rank != 0:  # one replica speaks for all
+            return
+        state = (capture(loop.state.settled), loop.shadow.captured())
+        started = checkpoints.save(rank, step, state, loop.rank_local.boundary, group)
+        loop.record("checkpoint", rank=rank, step=step, started=started)
+
+    def saved(self) -> list[int]:
+        """Steps of which there are durable checkpoints."""
+        return [] if self.checkpoints is None else self.checkpoints.steps()
+
+    def load_saved(self, step: int) -> int:
+        """This rank's state becomes that of a durable checkpoint; returns bytes."""
+        loop, checkpoints = self._loop, self.checkpoints
+        assert checkpoints is not None
+        checkpoints.settle()
+        rank = loop.world.rank if loop.shards.modules else 0
+        more, read = checkpoints.load(rank, step, loop.state)
+        self._rank_local = more if rank == loop.world.rank else None
+        return read
 
     def settle(self) -> None:
         """Returns when state may change."""
@@ -97,13 +133,14 @@ class Tiers:
         return copied
 
     def load_rank_local(self, tag: int) -> None:
-        """What this rank alone knew, if only a shadow copy tells; files it under `tag`."""
-        loop, copies = self._loop, self._copies
-        if copies is None:
-            return
+        """What this rank alone knew, if only a copy or the disk tells; files it under `tag`."""
+        loop, copies, tree = self._loop, self._copies, self._rank_local
         rank, step = loop.world.rank, loop.steps_done
-        if step in copies.verified(rank):
-            loop.rank_local.replace(copies.load(rank, step)[0]["rank_local"])
+        if tree is None and copies is not None and step in copies.verified(rank):
+            tree = copies.load(rank, step)[0]["rank_local"]
+        self._rank_local = None
+        if tree is not None:
+            loop.rank_local.replace(tree)
             loop.rank_local.save(loop.worker, rank, tag)
 
     def rewound(self, plan: HealPlan, back: int) -> None:
@@ -113,9 +150,14 @@ class Tiers:
             self._copies.forget_after(plan.step)
         loop.record("rewind", rank=loop.world.rank, step=plan.step, newest=plan.newest, back=back)
         if loop.world.rank == 0:
-            print(
-                f"hpcore: nobody is left that holds all of step {plan.newest}: all ranks go back "
-                f"to step {plan.step}, from shadow copies",
-                file=sys.stderr,
-                flush=True,
+            where = "shadow copies" if plan.tier == "shadow" else f"disk ({self._folder()})"
+            text = (
+                f"nobody is left that holds all of step {plan.newest}: all ranks go back to step "
+                f"{plan.step}, from {where}"
+                if plan.step < plan.newest
+                else f"goes on from step {plan.step}, from {where}"
             )
+            print(f"hpcore: {text}", file=sys.stderr, flush=True)
+
+    def _folder(self) -> str:
+        return "" if self.checkpoints is None else str(self.checkpoints.path(0).parent)

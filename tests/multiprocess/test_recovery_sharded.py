@@ -198,7 +198,10 @@ def test_hsdp_whole_replica_group_comes_back_from_shadow_copies(
     undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
-    faults = [f"rank={rank} step=5 point=before_ready action=sigkill" for rank in (1, 3)]
+    faults = [
+        "rank=1 step=5 point=before_ready action=sigkill",
+        "rank=3 step=5 point=heal action=sigkill",  # the one that was to heal it
+    ]
     outcome = run(tmp_path, 2, *faults, standbys=2)
     check(outcome, undisturbed[2], 2)
     assert {e["rank"] for e in outcome.events("heal", tier="shadow")} >= {1, 3}, outcome.story()

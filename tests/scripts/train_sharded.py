@@ -51,7 +51,15 @@ def main(folder: Path, total: int, replicas: int) -> None:
     micro_batch = int(os.environ.get("TEST_MICRO_BATCH", "4"))
     every = int(os.environ.get("TEST_SHADOW_EVERY", "0"))
     job = hpcore.Job(
-        global_batch=32, micro_batch=micro_batch, seed=3, ledger=True, shadow_every=every
+        global_batch=32,
+        micro_batch=micro_batch,
+        seed=3,
+        ledger=True,
+        shadow_every=every,
+        compare_every=int(os.environ.get("TEST_COMPARE_EVERY", "0")),
+        checkpoint_dir=os.environ.get("TEST_CHECKPOINT_DIR", ""),
+        checkpoint_every=2 if "TEST_CHECKPOINT_DIR" in os.environ else 0,
+        on_corruption=os.environ.get("TEST_ON_CORRUPTION", "stop"),
     )
     model = build_model()
     if replicas:
@@ -62,11 +70,14 @@ def main(folder: Path, total: int, replicas: int) -> None:
         job.replicate(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.7)
+    corrupt = json.loads(os.environ.get("TEST_CORRUPT", "[]"))  # [rank, step]: flips a bit
     diary: dict[str, list[float]] = {"losses": [], "norms": [], "seen": []}
     job.track(model=model, optimizer=optimizer, scheduler=scheduler, diary=diary)
     for step in job.steps(Points(), total=total):
         with step:
             diary["seen"].append(step.index)  # rolls back when the step is discarded
+            if corrupt == [job.rank, step.index] and step.attempt == 1:
+                local_of(next(model.parameters())).detach().view(torch.int32)[0, 0] ^= 1
             job.rank_local["steps"] = job.rank_local.get("steps", 0) + 1
             loss_sum = 0.0
             for batch in step.micro_batches():
