@@ -123,7 +123,7 @@ def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
     resumed = _plan_start(loop, roster)
     if resumed is not None:
         return resumed
-    if not loop.state.sharded:
+    if not loop.state.sharded and loop.tiers.checkpoints is None:  # nobody ever goes back
         ranks = tuple(range(roster.world_size))
         step = roster.steps - loop.rewound
         return HealPlan(step, step, (ReplicaGroup("", ranks, roster.sources, roster.receivers),))

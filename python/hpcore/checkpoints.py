@@ -52,18 +52,17 @@ class Checkpoints:
 
     def save(
         self, rank: int, step: int, state: tuple[Capture, Capture], more: Any, group: Any
-    ) -> bool:
-        """Copies the state and starts to write it; not while an older one is still being written.
+    ) -> None:
+        """Copies the state and starts to write it; waits first until an older one is written.
+
+        All ranks that write must do so for the same steps: it takes collectives.
 
         Args:
             state: settled and fluid.
             more: plain values of this rank.
             group: a process group of all ranks for this alone; None: only this rank writes.
-
-        Returns whether it was started.
         """
-        if self._thread is not None and self._thread.is_alive():
-            return False
+        self.settle()
         settled, fluid = state
         manifest = {**manifest_of(settled, fluid), "more": more}
         text = bytearray(encode(manifest))
@@ -76,7 +75,6 @@ class Checkpoints:
             target=self._write, args=(rank, step, tensors, group), name="hpcore-checkpoint"
         )
         self._thread.start()
-        return True
 
     def settle(self) -> None:
         """Waits for the checkpoint that is being written."""

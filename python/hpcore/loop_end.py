@@ -35,6 +35,6 @@ def agree_on_end(loop: Loop, total: int) -> bool:
 def leave(loop: Loop) -> None:
     """Nothing after this is recovered."""
     if loop.worker is not None:
-        loop.tiers.close()
         loop.worker.flags = loop.worker.flags & ~Flag.RECOVERABLE
         loop.world.progress(loop.steps_done, Phase.ENDED)
+    loop.tiers.close()

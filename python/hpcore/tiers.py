@@ -89,8 +89,7 @@ class Tiers:
         if group is None and rank != 0:  # one replica speaks for all
             return
         state = (capture(loop.state.settled), loop.shadow.captured())
-        started = checkpoints.save(rank, step, state, loop.rank_local.boundary, group)
-        loop.record("checkpoint", rank=rank, step=step, started=started)
+        checkpoints.save(rank, step, state, loop.rank_local.boundary, group)
 
     def saved(self) -> list[int]:
         """Steps of which there are durable checkpoints."""
