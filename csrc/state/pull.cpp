@@ -91,7 +91,9 @@ Status Pull::open_sources() {
   if (sources_.empty()) return {Code::kInvalid, "a pull needs at least one source"};
   Result<std::vector<std::vector<ChunkRange>>> plan = planned();
   if (!plan.ok()) return plan.status();
-  work_ = std::make_unique<WorkShare>(chunks_, std::move(plan.value()));
+  const bool links = std::any_of(options_.sources.begin(), options_.sources.end(),
+                                 [](const SourcePlace& at) { return !at.remote_address.empty(); });
+  work_ = std::make_unique<WorkShare>(chunks_, std::move(plan.value()), links ? 8 : 4);
   for (size_t i = 0; i < sources_.size(); ++i) HPCORE_RETURN_IF_ERROR(open_source(i));
   return {};
 }

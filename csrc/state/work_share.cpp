@@ -8,7 +8,6 @@
 namespace hpcore::state {
 namespace {
 
-constexpr double kLagFactor = 4;
 constexpr size_t kEnoughMeasured = 3;
 constexpr double kQuickRate = 2000;  // chunks a second: whoever gives these does not lag
 // A chunk is not taken away sooner: shorter gaps are the scheduler's.
@@ -16,8 +15,9 @@ constexpr auto kLeastPatience = std::chrono::milliseconds(20);
 
 }  // namespace
 
-WorkShare::WorkShare(uint64_t chunks, std::vector<std::vector<ChunkRange>> planned)
-    : chunks_(chunks), sources_(planned.size()) {
+WorkShare::WorkShare(uint64_t chunks, std::vector<std::vector<ChunkRange>> planned,
+                     double lag_factor)
+    : chunks_(chunks), lag_factor_(lag_factor), sources_(planned.size()) {
   for (size_t i = 0; i < planned.size(); ++i) {
     sources_[i].own = std::move(planned[i]);
     std::reverse(sources_[i].own.begin(), sources_[i].own.end());  // the next one at the back
@@ -71,7 +71,7 @@ double WorkShare::best_rate_of_all() const {
 bool WorkShare::slow(const Source& source) const {
   const double rate = best_rate(source);
   return source.measured >= kEnoughMeasured && rate < kQuickRate &&
-         rate * kLagFactor < best_rate_of_all();
+         rate * lag_factor_ < best_rate_of_all();
 }
 
 bool WorkShare::lags(const Source& source) const {
@@ -81,7 +81,7 @@ bool WorkShare::lags(const Source& source) const {
 void WorkShare::measure(Source& source, double seconds) {
   const bool lagged = lags(source);
   const double rate = 1 / std::max(seconds, 1e-9);
-  if (lagged && rate * kLagFactor >= best_rate_of_all()) source.measured = 0;  // it recovered
+  if (lagged && rate * lag_factor_ >= best_rate_of_all()) source.measured = 0;  // it recovered
   source.rates[source.measured++ % kWindow] = rate;
   if (!lagged && !slow(source)) return;
   source.probe_at = done_ + source.probe_step;
@@ -180,7 +180,7 @@ Clock::duration WorkShare::patience(size_t source) const {
     if (i != source && sources_[i].usable) other = std::max(other, best_rate(sources_[i]));
   }
   if (other <= 0) return Clock::duration::max();
-  const std::chrono::duration<double> expected(kLagFactor / other);
+  const std::chrono::duration<double> expected(lag_factor_ / other);
   return std::max<Clock::duration>(kLeastPatience,
                                    std::chrono::duration_cast<Clock::duration>(expected));
 }

@@ -31,7 +31,9 @@ class WorkShare {
   enum class Answer { kTask, kNothingLeft, kNoSource };
 
   // planned: by source, disjoint ranges that cover all chunks. Sources are out until they are in.
-  WorkShare(uint64_t chunks, std::vector<std::vector<ChunkRange>> planned);
+  // lag_factor: over links, where bursts make single chunks many times quicker than the rest, 8
+  // (see docs/decisions.md).
+  WorkShare(uint64_t chunks, std::vector<std::vector<ChunkRange>> planned, double lag_factor = 4);
   void in(size_t source);
   [[nodiscard]] Answer take(Task* task);
   void finished(const Task& task, double seconds);
@@ -68,6 +70,7 @@ class WorkShare {
   [[nodiscard]] uint64_t publisher(uint64_t chunk) const;
 
   const uint64_t chunks_;
+  const double lag_factor_;
   mutable std::mutex mutex_;  // guards all below
   std::vector<Source> sources_;
   std::vector<Task> loose_;  // given back, with the source that is not to get it again

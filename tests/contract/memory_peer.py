@@ -153,7 +153,16 @@ class Peer:
             self._worker(), generation, self.memory.regions(), 0, sources, fabric=self.fabric
         )
         stats = receiver.pull(timeout_s)
-        names = ("bytes", "chunks", "refetched", "bytes_by_source", "method", "notes", "seconds")
+        names = (
+            "bytes",
+            "chunks",
+            "refetched",
+            "moved",
+            "bytes_by_source",
+            "method",
+            "notes",
+            "seconds",
+        )
         return {name: getattr(stats, name) for name in names}
 
     def digest(self) -> str:
