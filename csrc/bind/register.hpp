@@ -15,5 +15,6 @@ void register_plan(pybind11::module_& module);
 void register_collective(pybind11::module_& module);
 void register_store(pybind11::module_& module);
 void register_roster(pybind11::module_& module);
+void register_worker(pybind11::module_& module);
 
 }  // namespace hpcore::bind

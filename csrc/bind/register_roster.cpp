@@ -12,11 +12,9 @@ namespace hpcore::bind {
 namespace {
 
 using roster::AgentWatch;
-using roster::CommitOutcome;
 using roster::Event;
 using roster::NodeSegment;
 using roster::SlotInfo;
-using roster::Worker;
 
 const char* event_kind(const Event& event) {
   switch (event.kind) {
@@ -30,18 +28,6 @@ const char* event_kind(const Event& event) {
   return "state";
 }
 
-const char* outcome_name(CommitOutcome outcome) {
-  switch (outcome) {
-    case CommitOutcome::kCommitted:
-      return "committed";
-    case CommitOutcome::kDiscarded:
-      return "discarded";
-    case CommitOutcome::kTimeout:
-      break;
-  }
-  return "timeout";
-}
-
 void require_slot(const NodeSegment& segment, int slot) {
   if (!segment.has_slot(slot)) {
     check(Status(Code::kNotFound, "there is no slot " + std::to_string(slot) +
@@ -53,11 +39,6 @@ void require_slot(const NodeSegment& segment, int slot) {
 py::str as_text(const std::string& bytes) {
   return py::reinterpret_steal<py::str>(
       PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
-}
-
-py::object notice_or_none(const std::optional<roster::Notice>& notice) {
-  if (!notice) return py::none();
-  return py::make_tuple(notice->generation, py::bytes(notice->roster));
 }
 
 void register_slot_info(py::module_& module) {
@@ -95,9 +76,11 @@ void register_constants(py::module_& module) {
   module.attr("MAX_SLOTS") = roster::kMaxSlots;
 }
 
-void register_segment(py::module_& module) {
-  py::class_<NodeSegment, std::shared_ptr<NodeSegment>>(
-      module, "NodeSegment", "The shared memory of one node. Thread-safe.")
+using SegmentClass = py::class_<NodeSegment, std::shared_ptr<NodeSegment>>;
+
+SegmentClass register_segment(py::module_& module) {
+  SegmentClass segment(module, "NodeSegment", "The shared memory of one node. Thread-safe.");
+  segment
       .def_static(
           "create",
           [](int slots, size_t staging_bytes, size_t store_bytes) {
@@ -139,7 +122,12 @@ void register_segment(py::module_& module) {
             require_slot(self, slot);
             return self.slot_info(slot);
           },
-          py::arg("slot"))
+          py::arg("slot"));
+  return segment;
+}
+
+void add_generations(SegmentClass& segment) {
+  segment
       .def(
           "set_ranked",
           [](NodeSegment& self, const std::vector<int>& slots) { check(self.set_ranked(slots)); },
@@ -223,100 +211,13 @@ void register_watch(py::module_& module) {
       .def("close", &AgentWatch::close, py::call_guard<py::gil_scoped_release>());
 }
 
-std::string wait_commit(const Worker& self, uint64_t generation, uint64_t step,
-                        const std::vector<int>& slots, double timeout_s) {
-  for (const int slot : slots) require_slot(*self.segment(), slot);
-  CommitOutcome outcome = CommitOutcome::kTimeout;
-  wait_in_slices(timeout_s, [&](TimePoint until) {
-    outcome = self.wait_commit(generation, step, slots, until);
-    return outcome != CommitOutcome::kTimeout;
-  });
-  return outcome_name(outcome);
-}
-
-void post(Worker& self, uint32_t kind, uint64_t step, uint64_t flags, const std::string& text,
-          double timeout_s) {
-  Status status;
-  wait_in_slices(timeout_s, [&](TimePoint until) {
-    status = self.post({kind, step, flags, text}, until);
-    return status.ok();
-  });
-  check(status);
-}
-
-py::object wait_roster(const Worker& self, uint64_t after, double timeout_s) {
-  std::optional<roster::Notice> notice;
-  wait_in_slices(timeout_s, [&](TimePoint until) {
-    return (notice = self.wait_roster(after, until)).has_value();
-  });
-  return notice_or_none(notice);
-}
-
-void register_worker(py::module_& module) {
-  py::class_<Worker, std::shared_ptr<Worker>>(module, "Worker",
-                                              "This process's place in the segment. Thread-safe.")
-      .def_static(
-          "attach",
-          [](std::shared_ptr<NodeSegment> segment, int slot, uint64_t incarnation) {
-            return check(Worker::attach(std::move(segment), slot, incarnation));
-          },
-          py::arg("segment"), py::arg("slot"), py::arg("incarnation"),
-          "Takes the slot for this process and starts its sentinel thread: once per process, after "
-          "the fork.")
-      .def_property_readonly("segment", &Worker::segment)
-      .def_property_readonly("slot", &Worker::slot)
-      .def_property_readonly("incarnation", &Worker::incarnation)
-      .def_property(
-          "state", [](const Worker& self) { return self.words().state.load(); },
-          [](Worker& self, uint32_t state) {
-            self.set_state(static_cast<roster::WorkerState>(state));
-          })
-      .def_property(
-          "flags", [](const Worker& self) { return self.words().flags.load(); }, &Worker::set_flags)
-      .def_property(
-          "version", [](const Worker& self) { return self.words().version.load(); },
-          [](Worker& self, uint64_t version) { self.words().version.store(version); })
-      .def("post", &post, py::arg("kind"), py::arg("step"), py::arg("flags"), py::arg("text"),
-           py::arg("timeout_s") = 5.0,
-           "Leaves mail for the agent (the last 16 KiB of text); waits for the box to be empty.")
-      .def("progress", &Worker::progress, py::arg("step"), py::arg("phase"))
-      .def(
-          "roster", [](const Worker& self) { return notice_or_none(self.segment()->notice()); },
-          "(generation, bytes) of the newest roster, or None.")
-      .def(
-          "wait_roster", &wait_roster, py::arg("after"), py::arg("timeout_s"),
-          "The newest roster once its generation exceeds `after`, or None after timeout_s seconds.")
-      .def("revoked", &Worker::revoked, py::arg("generation"))
-      .def("ready", &Worker::ready, py::arg("generation"), py::arg("step"),
-           "Says that this worker's gradients of `step` are complete. False if the generation is "
-           "closed.")
-      .def("wait_commit", &wait_commit, py::arg("generation"), py::arg("step"), py::arg("slots"),
-           py::arg("timeout_s"),
-           "'committed' when all slots said ready, 'discarded' when one was closed before, else "
-           "'timeout'.")
-      .def(
-          "set_rank_blob",
-          [](Worker& self, int rank, uint64_t tag, const std::string& blob) {
-            check(self.segment()->set_rank_blob(rank, tag, blob));
-          },
-          py::arg("rank"), py::arg("tag"), py::arg("blob"),
-          "Leaves up to 64 KiB for whoever holds the rank next.")
-      .def("finish", &Worker::finish, py::arg("code"), "State FINISHED (code 0) or FAILED.")
-      .def_property_readonly("native_handle", [](const std::shared_ptr<Worker>& self) {
-        return py::capsule(new std::shared_ptr<Worker>(self), "hpcore.Worker",
-                           [](PyObject* capsule) {
-                             delete static_cast<std::shared_ptr<Worker>*>(
-                                 PyCapsule_GetPointer(capsule, "hpcore.Worker"));
-                           });
-      });
-}
-
 }  // namespace
 
 void register_roster(py::module_& module) {
   register_constants(module);
   register_slot_info(module);
-  register_segment(module);
+  SegmentClass segment = register_segment(module);
+  add_generations(segment);
   register_watch(module);
   register_worker(module);
 }
