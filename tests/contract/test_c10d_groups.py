@@ -70,7 +70,8 @@ def test_c10d_hundreds_of_groups_leave_nothing() -> None:
         return after
 
     for after in run_ranks(4, work):
-        assert after[2]["resident"] < after[1]["resident"] + (4 << 20), after
+        # What leaks grows each time; 18 MB that belong to a thread come once in a while.
+        assert min(b["bytes"] - a["bytes"] for a, b in itertools.pairwise(after)) < 4 << 20, after
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (2, 2), (1, 2, 2), (2, 1, 2)])

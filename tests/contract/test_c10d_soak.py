@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -55,5 +56,7 @@ def test_c10d_nothing_grows_over_many_operations() -> None:
         for what in ("descriptors", "threads", "mapped"):
             assert len({sample[what] for sample in held}) == 1, (what, held)
         # Of an object of 40 bytes for each operation 10^5 of them would leave 4 MB.
-        allowed = (1 << 20) + 2 * OPERATIONS
-        assert held[-1]["resident"] <= held[0]["resident"] + allowed, held
+        # What leaks grows each time; 18 MB that belong to a thread come once in a while.
+        allowed = (1 << 20) // SAMPLES + 2 * OPERATIONS // SAMPLES
+        grown = [b["bytes"] - a["bytes"] for a, b in itertools.pairwise(held)]
+        assert sorted(grown)[len(grown) // 2] <= allowed, (grown, held)
