@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_bench_stream_reports_every_case(tmp_path: Path) -> None:
         ):
             assert (case.format(method), metric) in found
     memory = [r for r in report.results if r.metric == "peak_beyond_state"]
-    assert all(max(result.samples) < 64 for result in memory)
+    if "HPCORE_SANITIZED" not in os.environ:  # a sanitizer's own memory counts
+        assert all(max(result.samples) < 64 for result in memory)
     plots.plot_stream(report, tmp_path / "stream.svg")
     assert "two-sources" in (tmp_path / "stream.svg").read_text()
 
