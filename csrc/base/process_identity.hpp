@@ -1,5 +1,5 @@
 // Purpose: names a process so that the next owner of its pid is not taken for it, and says whether
-// it still runs. Threads: plain values; process_runs() reads /proc, about 20 us.
+// it still runs. Threads: plain values; process_runs() reads /proc.
 #pragma once
 
 #include <cstdint>

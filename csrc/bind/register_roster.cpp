@@ -2,6 +2,7 @@
 
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
+#include "bind/slots.hpp"
 #include "bind/waiting.hpp"
 #include "roster/agent_watch.hpp"
 #include "store/shared_store.hpp"
@@ -26,13 +27,6 @@ const char* event_kind(const Event& event) {
       break;
   }
   return "state";
-}
-
-void require_slot(const NodeSegment& segment, int slot) {
-  if (!segment.has_slot(slot)) {
-    check(Status(Code::kNotFound, "there is no slot " + std::to_string(slot) +
-                                      ": the segment has " + std::to_string(segment.slots())));
-  }
 }
 
 // Text that was cut in the middle of a character stays readable.

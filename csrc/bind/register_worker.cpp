@@ -3,6 +3,7 @@
 
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
+#include "bind/slots.hpp"
 #include "bind/waiting.hpp"
 #include "roster/worker.hpp"
 
@@ -27,14 +28,6 @@ const char* outcome_name(CommitOutcome outcome) {
   return "timeout";
 }
 
-void require_slot(const NodeSegment& segment, int slot) {
-  if (!segment.has_slot(slot)) {
-    check(Status(Code::kNotFound, "there is no slot " + std::to_string(slot) +
-                                      ": the segment has " + std::to_string(segment.slots())));
-  }
-}
-
-// Text that was cut in the middle of a character stays readable.
 py::object notice_or_none(const std::optional<roster::Notice>& notice) {
   if (!notice) return py::none();
   return py::make_tuple(notice->generation, py::bytes(notice->roster));

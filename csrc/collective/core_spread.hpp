@@ -1,8 +1,8 @@
 // Purpose: moves the calling thread off a core that it shares with a rank that it waits for, while
 // another core has nothing to do. Linux may leave two ranks that take turns on one core for
 // hundreds of milliseconds: each looks busy only while the other waits, and both are "cache hot".
-// An all_reduce of 1 MiB then takes 107 us instead of 41 (two ranks, two cores,
-// bench/test_bench_collective.py).
+// `hpcore bench collectives` then shows all_reduce of 1 MiB at some 100 us instead of 40 (two
+// ranks, two cores).
 // Threads: thread-safe; of several that wait one looks. Ownership: none. The thread's affinity is
 // as before when a call returns. Lifecycle: plain object.
 #pragma once

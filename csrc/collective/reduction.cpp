@@ -11,8 +11,7 @@ namespace {
 // Up to this many bytes in all ranks together one step is cheaper than two; see
 // bench/test_bench_collective.py.
 constexpr size_t kOneStepBytes = size_t{256} << 10;
-// The part of a segment that is reduced into staging and copied on while it is in the first-level
-// cache.
+// The part of a segment that is reduced and copied to staging while it is in the first-level cache.
 constexpr size_t kCacheBytes = size_t{16} << 10;
 
 struct Segment {

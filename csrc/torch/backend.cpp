@@ -22,7 +22,7 @@ HpcoreBackend::HpcoreBackend(Group::Facts facts, std::chrono::milliseconds timeo
   }
   const Group::Facts& known = group_->facts();
   if (known.recorder) {
-    recorded_ = known.recorder->add_group(known.name, known.global_ranks, known.rank);
+    recorded_ = known.recorder->new_group(known.name, known.global_ranks);
   }
 }
 

@@ -119,8 +119,8 @@ class HpcoreBackend final : public c10d::Backend {
   MemberHandle handle_;
   std::shared_ptr<AbortHooks> hooks_ = std::make_shared<AbortHooks>();
   mutable std::mutex group_mutex_;
-  std::shared_ptr<Group> group_;  // read without the mutex by operations, see above
-  int recorded_ = 0;              // this group's number in the flight recorder
+  std::shared_ptr<Group> group_;       // read without the mutex by operations, see above
+  FlightRecorder::GroupPtr recorded_;  // null without a recorder
   std::atomic<uint64_t> sequence_{0};
   std::atomic<uint64_t> splits_{0};
   std::mutex coalescing_mutex_;

@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include "torch/error.hpp"
+#include "torch/group.hpp"
 #include "torch/quiet_thread.hpp"
 #include "torch/without_gil.hpp"
 
@@ -148,15 +149,10 @@ CompositeBackend::WorkPtr CompositeBackend::endCoalescing() {
 // Backends differ in what they do after abort(); here every call is refused.
 void CompositeBackend::check_standing() {
   if (parts_.revocation && parts_.revocation->revoked(parts_.generation)) {
-    raise({Code::kRevoked, "generation " + std::to_string(parts_.generation) + " of group '" +
-                               parts_.facts.name +
-                               "' is over: a rank was lost, joined or left. Make a new group"});
+    raise(generation_over(parts_.facts.name, parts_.generation));
   }
   const std::lock_guard lock(mutex_);
-  if (ended_) {
-    raise({Code::kAborted,
-           "group '" + parts_.facts.name + "' was aborted or shut down by this process"});
-  }
+  if (ended_) raise(group_ended(parts_.facts.name));
 }
 
 c10d::Backend& CompositeBackend::of(bool accelerated) {

@@ -62,19 +62,17 @@ std::string ranks_text(const std::vector<int64_t>& ranks) {
 
 }  // namespace
 
-int FlightRecorder::add_group(const std::string& name, const std::vector<int64_t>& ranks,
-                              int rank) {
+FlightRecorder::GroupPtr FlightRecorder::new_group(std::string name, std::vector<int64_t> ranks) {
   const std::lock_guard lock(mutex_);
-  groups_.push_back({name, ranks, rank});
-  return static_cast<int>(groups_.size()) - 1;
+  return std::make_shared<const Group>(Group{next_group_++, std::move(name), std::move(ranks)});
 }
 
-uint64_t FlightRecorder::begin(int group, const Operation& operation,
+uint64_t FlightRecorder::begin(GroupPtr group, const Operation& operation,
                                const std::vector<at::Tensor>& inputs,
                                const std::vector<at::Tensor>& outputs) {
   if (capacity_ == 0) return 0;
   Entry entry;
-  entry.group = group;
+  entry.group = std::move(group);
   entry.operation = operation;
   entry.created_ns = wall_ns();
   entry.input = shape_of(inputs);
@@ -132,7 +130,7 @@ std::string FlightRecorder::in_flight(size_t most) const {
     if (entry.state != State::kScheduled && entry.state != State::kStarted) continue;
     if (++count > most) continue;
     out << (count == 1 ? "" : "; ") << entry.operation.title << " #" << entry.operation.sequence
-        << " of group '" << groups_[static_cast<size_t>(entry.group)].name << "'";
+        << " of group '" << entry.group->name << "'";
     if (entry.inputs != 0) {
       out << " " << c10::toString(entry.input.dtype) << list_of(entry.input);
       if (entry.inputs > 1) out << " and " << entry.inputs - 1 << " more";
@@ -144,15 +142,15 @@ std::string FlightRecorder::in_flight(size_t most) const {
   return out.str();
 }
 
-std::string FlightRecorder::entry_json(const Entry& entry) const {
+std::string FlightRecorder::entry_json(const Entry& entry) {
   static constexpr const char* kStates[] = {"scheduled", "started", "completed", "failed"};
   const uint64_t sequence = entry.operation.sequence;
   const bool p2p = entry.operation.is_p2p;
   const double lasted_ms =
       entry.ended_ns == 0 ? 0.0 : static_cast<double>(entry.ended_ns - entry.created_ns) / 1e6;
   std::ostringstream out;
-  out << R"({"record_id": )" << entry.id - 1 << R"(, "pg_id": )" << entry.group
-      << R"(, "process_group": [)" << quoted(groups_[static_cast<size_t>(entry.group)].name)
+  out << R"({"record_id": )" << entry.id - 1 << R"(, "pg_id": )" << entry.group->id
+      << R"(, "process_group": [)" << quoted(entry.group->name)
       << R"(, "hpcore"], "collective_seq_id": )" << (p2p ? 0 : sequence) << R"(, "p2p_seq_id": )"
       << (p2p ? sequence : 0) << R"(, "op_id": )" << sequence << R"(, "profiling_name": )"
       << quoted(entry.operation.title) << R"(, "time_created_ns": )" << entry.created_ns
@@ -168,23 +166,25 @@ std::string FlightRecorder::entry_json(const Entry& entry) const {
   return out.str();
 }
 
-std::string FlightRecorder::groups_json() const {
+std::string FlightRecorder::groups_json(const std::vector<Entry>& entries) {
+  std::map<int, GroupPtr> groups;
+  for (const Entry& entry : entries) groups[entry.group->id] = entry.group;
   std::ostringstream out;
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    out << (i == 0 ? "" : ", ") << quoted(std::to_string(i)) << R"(: {"name": )"
-        << quoted(groups_[i].name) << R"(, "desc": "hpcore", "ranks": )"
-        << quoted(ranks_text(groups_[i].ranks)) << "}";
+  for (const auto& [id, group] : groups) {
+    out << (out.tellp() == 0 ? "" : ", ") << quoted(std::to_string(id)) << R"(: {"name": )"
+        << quoted(group->name) << R"(, "desc": "hpcore", "ranks": )"
+        << quoted(ranks_text(group->ranks)) << "}";
   }
   return out.str();
 }
 
-std::string FlightRecorder::status_json(const std::vector<Entry>& entries) const {
+std::string FlightRecorder::status_json(const std::vector<Entry>& entries) {
   struct Last {
     int64_t enqueued = -1, started = -1, completed = -1;
   };
   std::map<int, Last> status;
   for (const Entry& entry : entries) {
-    Last& last = status[entry.group];
+    Last& last = status[entry.group->id];
     last.enqueued = static_cast<int64_t>(entry.operation.sequence);
     if (entry.started_ns != 0) last.started = last.enqueued;
     if (entry.state == State::kCompleted) last.completed = last.enqueued;
@@ -204,7 +204,7 @@ std::string FlightRecorder::json() const {
   const std::vector<Entry> all = ordered();
   std::string entries;
   for (const Entry& entry : all) entries += (entries.empty() ? "" : ", ") + entry_json(entry);
-  return R"({"version": "2.10", "comm_lib_version": "hpcore", "pg_config": {)" + groups_json() +
+  return R"({"version": "2.10", "comm_lib_version": "hpcore", "pg_config": {)" + groups_json(all) +
          R"(}, "pg_status": {)" + status_json(all) + R"(}, "entries": [)" + entries + "]}";
 }
 

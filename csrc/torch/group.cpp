@@ -18,6 +18,15 @@ Status RevocationInterrupt::check() const {
               " is over: a rank was lost, joined or left (seen while waiting for the store)"};
 }
 
+Status generation_over(const std::string& group, uint64_t generation) {
+  return {Code::kRevoked, "generation " + std::to_string(generation) + " of group '" + group +
+                              "' is over: a rank was lost, joined or left. Make a new group"};
+}
+
+Status group_ended(const std::string& group) {
+  return {Code::kAborted, "group '" + group + "' was aborted or shut down by this process"};
+}
+
 Group::Group(Facts facts) : facts_(std::move(facts)) {
   if (!facts_.rehearsal && !facts_.waiting && facts_.rank == 0) check(create_memory());
 }
@@ -61,14 +70,8 @@ Status Group::find_memory(TimePoint deadline) {
 }
 
 Status Group::standing() const {
-  if (revoked()) {
-    return {Code::kRevoked, "generation " + std::to_string(facts_.generation) + " of group '" +
-                                facts_.name +
-                                "' is over: a rank was lost, joined or left. Make a new group"};
-  }
-  if (aborted_) {
-    return {Code::kAborted, "group '" + facts_.name + "' was aborted or shut down by this process"};
-  }
+  if (revoked()) return generation_over(facts_.name, facts_.generation);
+  if (aborted_) return group_ended(facts_.name);
   if (facts_.waiting) {
     return {Code::kInvalid, "group '" + facts_.name +
                                 "' has no members yet: it was made with enable_reconfigure=True. "

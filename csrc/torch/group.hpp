@@ -32,6 +32,10 @@ class RevocationInterrupt final : public Interrupt {
   uint64_t generation_;
 };
 
+// Why a group does nothing any more.
+Status generation_over(const std::string& group, uint64_t generation);
+Status group_ended(const std::string& group);
+
 class Group {
  public:
   struct Facts {

@@ -1,8 +1,8 @@
 // Purpose: how much shared memory the groups of this process may take for their buffers, together.
 // Each group takes an area of the same size in all its ranks, chosen by its rank 0: an eighth of
-// what is left there, at most `group_bytes`, and never less than kLeast, so that the thousandth
-// group works as well, more slowly for large tensors.
-// Threads: thread-safe. Ownership: shared by the groups; a Lease gives back what it took.
+// what is left there, at most `group_bytes`, and never less than kLeastBytes, so that the
+// thousandth group works as well, more slowly for large tensors. Threads: thread-safe. Ownership:
+// shared by the groups; a Lease gives back what it took.
 #pragma once
 
 #include <algorithm>

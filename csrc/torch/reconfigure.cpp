@@ -180,7 +180,7 @@ void HpcoreBackend::move_to(const Group::Facts& facts, TimePoint deadline) {
   size_ = facts.size;
   sequence_ = 0;
   if (facts.recorder) {
-    recorded_ = facts.recorder->add_group(facts.name, facts.global_ranks, facts.rank);
+    recorded_ = facts.recorder->new_group(facts.name, facts.global_ranks);
   }
   options_->global_ranks_in_group.assign(facts.global_ranks.begin(), facts.global_ranks.end());
   {

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from hpcore.store import Door
 
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
-_STORE_BYTES = 64 << 20
 _ONCE = "hpcore:// cannot meet again by itself: call init_process_group anew"
 
 Meeting = Iterator[tuple[Any, int, int]]  # what torch calls a rendezvous: store, rank, world size
@@ -253,14 +252,14 @@ def _meeting_name(url: str) -> str:
 
 
 def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _core.SharedStore:
-    """Rank 0 makes the store in a memfd, the others find it through /proc. No socket, no file."""
-    from hpcore.store import Door, await_memory, create_memory
+    """Rank 0 makes the store in a memfd, the others find it. No TCP, no file."""
+    from hpcore.store import CAPACITY_BYTES, Door, await_memory, create_memory
 
     if rank == 0 and world_size == 1:
-        return create_memory("hpcore-alone", _STORE_BYTES)
+        return create_memory("hpcore-alone", CAPACITY_BYTES)
     if rank == 0:
         _places.doors[name] = Door(name)
-        return create_memory(name, _STORE_BYTES)
+        return create_memory(name, CAPACITY_BYTES)
     return await_memory(name, timeout_s, f"hpcore://: rank {rank} found no store of rank 0")
 
 

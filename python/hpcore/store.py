@@ -1,6 +1,6 @@
 """`hpcore.Store`: torch.distributed's key/value store in shared memory, for use on its own.
 
-It serves any backend of torch.distributed in TCPStore's place, without a socket or a thread:
+It serves any backend of torch.distributed in TCPStore's place, without a server or a thread:
 
     store = hpcore.Store("my-run", create=rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)

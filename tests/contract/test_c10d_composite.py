@@ -144,6 +144,11 @@ def test_composite_splits_and_ends_both() -> None:
         group = composite_group(double, "cpu")
         backend = group._get_backend(torch.device("cpu"))
         dist.all_reduce(torch.ones(1), group=group)
+        half = group.split_group([0, 1], group_name="both again")
+        tensor = torch.ones(1)
+        half.allreduce([tensor]).wait()
+        assert tensor.item() == 2
+        assert [made[2] for made in double.made[1:]] == ["both again"]
         backend.abort()
         with pytest.raises(RuntimeError):
             dist.all_reduce(torch.ones(1), group=group)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +55,45 @@ def use_groups(rank: int, turn: int) -> None:
         assert (tensor == expected).all()
     for number in mine:
         dist.destroy_process_group(groups[number])
+
+
+def test_c10d_groups_share_a_budget_of_memory() -> None:
+    def work(rank: int) -> tuple[int, list[int], int]:
+        from hpcore import _c10d
+
+        budget = _c10d.MemoryBudget(8 << 20, 2 << 20)
+        taken = []
+        backends = []
+        for number in range(60):
+            store = dist.PrefixStore(
+                f"budget/{number}/", dist.distributed_c10d._get_default_store()
+            )
+            backends.append(
+                _c10d.make_backend(
+                    store,
+                    rank,
+                    2,
+                    timedelta(seconds=30),
+                    f"b{number}",
+                    [0, 1],
+                    None,
+                    1,
+                    False,
+                    budget=budget,
+                )
+            )
+            tensor = torch.ones(100_000)
+            backends[-1].allreduce([tensor]).wait()
+            assert tensor.sum().item() == 200_000  # a small group works as well
+            taken.append(budget.taken_bytes)
+        del backends[:]
+        gc.collect()
+        return taken[0], taken, budget.taken_bytes
+
+    for first, taken, left in run_ranks(2, work):
+        steps = [b - a for a, b in itertools.pairwise([0, *taken])]
+        assert first == 1 << 20 and steps == sorted(steps, reverse=True), steps
+        assert taken[-1] <= (8 << 20) + 60 * (128 << 10) and left == 0
 
 
 def test_c10d_hundreds_of_groups_leave_nothing() -> None:

@@ -23,8 +23,9 @@ from hpcore.bench.exercises import COPIES, FACTORS, Case, Exercise
 from hpcore.bench.ranks import busy_loop, run_ranks
 from hpcore.bench.result import Report, Result
 
-SIZES = tuple(8 << (3 * i) for i in range(7)) + (1 << 20, 8 << 20, 64 << 20)
-BANDWIDTH_FROM_BYTES = 64 << 10
+KIB, MIB = 1 << 10, 1 << 20
+SIZES = (8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 2 * MIB, 8 * MIB, 64 * MIB)
+BANDWIDTH_FROM_BYTES = 64 * KIB
 BLOCKS = 5
 FEWEST, MOST = 10, 4000
 CONTENDERS = ("hpcore", "gloo")
@@ -36,7 +37,7 @@ class CollectivesOptions:
 
     operations: Sequence[str] = tuple(FACTORS)
     dtypes: Sequence[str] = ("float32", "bfloat16")
-    sizes: Sequence[int] = tuple(sorted(set(SIZES)))
+    sizes: Sequence[int] = SIZES
     ranks: Sequence[int] = (2, 4)
     oversubscribed: bool = True
     seconds_a_case: float = 0.4
