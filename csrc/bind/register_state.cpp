@@ -36,6 +36,7 @@ struct SourceAddress {
   std::vector<transport::ArenaPlace> arenas;
   transport::Pace pace;
   std::string remote;
+  std::string unreachable;
 };
 
 transport::ArenaPlace arena_of(const Arenas::value_type& place) {
@@ -86,9 +87,10 @@ std::unique_ptr<StateReceiver> make_receiver(
   options.fabric = fabric.value_or(nullptr);
   options.exposure_area = exposure_of(worker, worker.slot());
   for (const SourceAddress& source : sources) {
-    void* exposure = source.remote.empty() ? exposure_of(worker, source.slot) : nullptr;
+    const bool here = source.remote.empty() && source.unreachable.empty();
+    void* exposure = here ? exposure_of(worker, source.slot) : nullptr;
     options.sources.push_back({source.slot, source.pid, source.regions, exposure, source.arenas,
-                               source.pace, source.remote});
+                               source.pace, source.remote, source.unreachable});
   }
   for (const auto& [source, begin, end] : plan) options.plan.push_back({source, begin, end});
   options.keeper = worker.segment();
@@ -183,17 +185,20 @@ void register_source(py::module_& module) {
 void register_receiver(py::module_& module) {
   py::class_<SourceAddress>(module, "SourceAddress", "Where a source's state lies.")
       .def(py::init([](int slot, pid_t pid, const Regions& regions, const Arenas& arenas,
-                       std::optional<std::pair<uint64_t, double>> pace, const py::bytes& remote) {
-             SourceAddress made{slot, pid, regions_of(regions), {}, transport::kUnpaced, remote};
+                       std::optional<std::pair<uint64_t, double>> pace, const py::bytes& remote,
+                       const std::string& unreachable) {
+             SourceAddress made{slot,   pid,        regions_of(regions), {}, transport::kUnpaced,
+                                remote, unreachable};
              for (const auto& place : arenas) made.arenas.push_back(arena_of(place));
              if (pace) made.pace = {pace->first, pace->second};
              return made;
            }),
            py::arg("slot"), py::arg("pid"), py::arg("regions"), py::arg("arenas") = Arenas(),
            py::arg("pace") = py::none(), py::arg("remote") = py::bytes(),
+           py::arg("unreachable") = "",
            "arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives "
            "so many a second; 0: it is gone. remote: the remote_address() of a source on another "
-           "host; then pid and arenas are not looked at.")
+           "host; then pid and arenas are not looked at. unreachable: why it cannot be read.")
       .def_readonly("slot", &SourceAddress::slot)
       .def_readonly("pid", &SourceAddress::pid);
   py::class_<PullStats>(module, "PullStats", "What one pull did.")

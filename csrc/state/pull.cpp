@@ -38,8 +38,12 @@ Pull::Pull(const ReceiverOptions& options, const Revocation& revocation, TimePoi
 // A source that cannot be reached is out; a layout that differs is everybody's error.
 Status Pull::open_source(size_t index) {
   const SourcePlace& place = options_.sources[index];
-  if (!place.remote_address.empty()) return open_remote_source(index);
   Source& source = sources_[index];
+  if (!place.unreachable.empty()) {
+    source.trouble = Status(Code::kUnsupported, place.unreachable);
+    return {};
+  }
+  if (!place.remote_address.empty()) return open_remote_source(index);
   source.regions = transport::RegionMap(place.regions);
   source.exposure = Exposure(place.exposure_area);
   HPCORE_RETURN_IF_ERROR(

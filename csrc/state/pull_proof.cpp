@@ -22,7 +22,8 @@ constexpr int kSilencePart = 4;
 bool Pull::published(uint64_t chunk, Digest128* digest) {
   const size_t from = publisher(chunk);
   const uint64_t entry = chunk - first_digested(from, chunks_, sources_.size());
-  return sources_[from].exposure.digest(options_.generation, entry, digest);
+  const Exposure& exposure = sources_[from].exposure;
+  return exposure.area() != nullptr && exposure.digest(options_.generation, entry, digest);
 }
 
 bool Pull::agrees_on_layout(size_t index) {
@@ -30,6 +31,7 @@ bool Pull::agrees_on_layout(size_t index) {
   if (source.layout_agreed.load(std::memory_order_acquire)) return true;
   const Layout mine{regions_.layout_word(), regions_.bytes(), chunk_bytes_, sources_.size()};
   Layout theirs;
+  if (source.exposure.area() == nullptr) return false;
   if (!source.exposure.layout(options_.generation, &theirs)) return false;
   if (!(mine == theirs)) {
     fail({Code::kMismatch,
@@ -97,7 +99,8 @@ bool Pull::gone(size_t index) const {
 
 bool Pull::silent(size_t index) {
   const Clock::duration limit = std::max<Clock::duration>(kSilence, reading_ / kSilencePart);
-  return gone(index) || Clock::now() - sources_[index].last_news > limit;
+  return sources_[index].exposure.area() == nullptr || gone(index) ||
+         Clock::now() - sources_[index].last_news > limit;
 }
 
 // Moves the chunks whose digest is not to be waited for out of `waiting`.

@@ -34,6 +34,7 @@ struct SourcePlace {
   transport::Pace pace = transport::kUnpaced;  // tests and benches
   // StateSource::remote_address() of a source on another host; then `exposure_area` is not used.
   std::string remote_address;
+  std::string unreachable;  // why this process cannot read it; empty: it can
 };
 
 // Bytes [begin, end) of the state are read from source number `source` (an index).

@@ -989,9 +989,10 @@ class SourceAddress:
         ]
         | None = None,
         remote: bytes = b"",
+        unreachable: str = "",
     ) -> None:
         """
-        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone. remote: the remote_address() of a source on another host; then pid and arenas are not looked at.
+        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone. remote: the remote_address() of a source on another host; then pid and arenas are not looked at. unreachable: why it cannot be read.
         """
     @property
     def pid(self) -> int: ...

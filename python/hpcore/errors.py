@@ -43,6 +43,10 @@ class PeerDead(HpcoreError, ConnectionError):
     """The process on the other side is gone."""
 
 
+class TransferFailed(HpcoreError, ConnectionError):
+    """State could be read from no source, though none of them is known to be dead."""
+
+
 class Unsupported(HpcoreError, NotImplementedError):
     """This operation, dtype or kernel feature is not available."""
 

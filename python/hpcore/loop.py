@@ -15,7 +15,6 @@ from hpcore import _core
 from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
-from hpcore.checkpointless import regions_of
 from hpcore.comparison import Comparison
 from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument
@@ -23,12 +22,14 @@ from hpcore.gradients import Gradients
 from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
+from hpcore.network import Network
 from hpcore.protection import Protection
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
 from hpcore.rehearsal import Rehearsal
 from hpcore.replicas import HealPlan
 from hpcore.rollback import Shadow
+from hpcore.serving import regions_of
 from hpcore.shards import Lane, Shards
 from hpcore.step import Step
 from hpcore.tiers import Tiers
@@ -66,6 +67,7 @@ class Loop:
         self.lane = Lane(0, 1)
         self.comparison = Comparison(self, protection)
         self.tiers = Tiers(self, protection, 0 if facts is None else facts.agent_pid)
+        self.network = Network.from_environment()
         self.rank_local = RankLocal()
         self.shadow = Shadow(self.state)
         self.buffers = ReplicatedBuffers(self.state, (), self.shadow)
@@ -244,6 +246,8 @@ class Loop:
         self.world = world
         world.rewound = self.rewound
         self.first_of_generation = True
+        if self.network.needed(world.roster):
+            self.network.prepare()
         self.tiers.enter(world.rank)
         self.shards.enter(self.worker, world.roster, self.state.sharded)
         self.lane = self.shards.lane(world.rank, world.world_size)

@@ -49,6 +49,8 @@ class Rehearsal:
         loop.gradients.clear()
         loop.use_huge_pages()
         loop.rehearsing = False
+        if loop.network.forced:
+            loop.network.prepare()
         loop.worker.progress(0, Phase.STANDBY)
         loop.worker.state = State.WARM
 

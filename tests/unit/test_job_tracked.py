@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcore.checkpointless import difference, regions_of
 from hpcore.errors import InvalidArgument, Unsupported
+from hpcore.gathering import difference
 from hpcore.layout import dense
 from hpcore.manifest import targets_of
 from hpcore.plain import decode, encode
 from hpcore.rehearsal import Pristine
 from hpcore.rollback import Shadow
+from hpcore.serving import regions_of
 from hpcore.tracked import TrackedState, capture
 
 

@@ -7,7 +7,7 @@ the notice board; workers read them there.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hpcore.errors import InvalidArgument
@@ -23,6 +23,17 @@ class Member:
     incarnation: int
     pid: int
     node: int = 0
+
+
+@dataclass(frozen=True)
+class Node:
+    """One host: its number (`Member.node`), name, rack (nodes of one rack are near each other and
+    fail together; "": not known), and what its shadow keeper announced ("": it has none)."""
+
+    number: int
+    host: str = ""
+    rack: str = ""
+    keeper: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Roster:
     reason: str = ""
     detected_ns: int = 0
     decided_ns: int = 0
+    nodes: tuple[Node, ...] = ()
     _ranks: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +71,7 @@ class Roster:
         object.__setattr__(self, "members", ordered)
         object.__setattr__(self, "receivers", tuple(self.receivers))
         object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "_ranks", ranks)
 
     @property
@@ -79,6 +92,17 @@ class Roster:
         """The member in `slot`, or None if this roster does not name it."""
         rank = self._ranks.get(slot)
         return None if rank is None else self.members[rank]
+
+    def racks(self) -> dict[int, int]:
+        """Labels by node number: equal ones are of one rack; of unknown racks each is its own."""
+        named = {node.number: node.rack for node in self.nodes if node.rack}
+        numbers: dict[str, int] = {}
+        labels: dict[int, int] = {}
+        for member in self.members:
+            if member.node not in labels:
+                name = named.get(member.node) or f"node {member.node}"
+                labels[member.node] = numbers.setdefault(name, len(numbers))
+        return labels
 
     def to_bytes(self) -> bytes:
         """JSON, as it lies on the notice board."""
@@ -105,6 +129,7 @@ class Roster:
             "reason": self.reason,
             "detected_ns": self.detected_ns,
             "decided_ns": self.decided_ns,
+            "nodes": [asdict(node) for node in self.nodes],
         }
 
     @staticmethod
@@ -116,7 +141,8 @@ class Roster:
         try:
             value = json.loads(data)
             members = tuple(Member(**member) for member in value.pop("members"))
-            return Roster(members=members, **value)
+            nodes = tuple(Node(**node) for node in value.pop("nodes", ()))
+            return Roster(members=members, nodes=nodes, **value)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, InvalidArgument):
                 raise
