@@ -8,6 +8,8 @@ namespace hpcore::bind {
 
 void register_base(pybind11::module_& module);
 void register_dataset(pybind11::module_& module);
+void register_dataset_file(pybind11::module_& module);
+void register_dataset_writer(pybind11::module_& module);
 void register_transport(pybind11::module_& module);
 void register_digest(pybind11::module_& module);
 void register_state(pybind11::module_& module);

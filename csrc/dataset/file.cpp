@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,9 +11,42 @@
 #include "base/digest.hpp"
 
 namespace hpcore::dataset {
+namespace {
+
+template <typename T>
+T load_number(const unsigned char* at) {
+  T number;
+  std::memcpy(&number, at, sizeof number);
+  return number;
+}
+
+FieldView view_of(const FieldRecord& f, const unsigned char* map) {
+  return {field_name(f),
+          f.dtype,
+          f.kind,
+          {f.shape.begin(), f.shape.begin() + f.dimensions},
+          dtype_bytes(f.dtype),
+          f.row_bytes,
+          f.rows,
+          f.documents,
+          f.vocabulary,
+          static_cast<int64_t>(f.separator) - 1,
+          map + f.data_offset,
+          f.data_offset,
+          f.data_bytes};
+}
+
+}  // namespace
 
 Status DatasetFile::corrupt(const std::string& what) const {
   return {Code::kCorrupt, "dataset " + path_ + ": " + what};
+}
+
+Status DatasetFile::out_of_range(uint64_t field, const char* what, uint64_t index,
+                                 uint64_t limit) const {
+  return {Code::kInvalid, std::string(what) + " " + std::to_string(index) +
+                              " is out of range: field " + views_[field].name + " of dataset " +
+                              path_ + " has " + std::to_string(limit)};
 }
 
 Result<std::shared_ptr<DatasetFile>> DatasetFile::open(const std::string& path, bool verify) {
@@ -26,174 +58,126 @@ Result<std::shared_ptr<DatasetFile>> DatasetFile::open(const std::string& path, 
 
 DatasetFile::~DatasetFile() {
   if (map_ != nullptr) munmap(const_cast<unsigned char*>(map_), map_bytes_);
-  if (fd_ >= 0) ::close(fd_);
 }
 
 Status DatasetFile::load() {
-  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd_ < 0) {
+  fd_ = Fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd_.valid()) {
     const int error_number = errno;
     if (error_number == ENOENT) return {Code::kNotFound, "there is no dataset " + path_};
     return Status::system("opening dataset " + path_, error_number);
   }
-  struct stat info{};
-  if (fstat(fd_, &info) != 0) return Status::system("looking at dataset " + path_, errno);
-  const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
-  if (pread(fd_, &superblock_, sizeof superblock_, 0) != static_cast<ssize_t>(sizeof superblock_)) {
-    return corrupt("has " + std::to_string(size_bytes) +
-                   " bytes, too few for a superblock of 4096");
-  }
-  HPCORE_RETURN_IF_ERROR(check_superblock(size_bytes));
-  map_bytes_ = superblock_.file_bytes;
-  void* map = mmap(nullptr, map_bytes_, PROT_READ, MAP_SHARED, fd_, 0);
+  Result<Head> head = read_head(fd_.get(), path_);
+  HPCORE_RETURN_IF_ERROR(head.status());
+  head_ = std::move(head.value());
+  map_bytes_ = head_.superblock.file_bytes;
+  void* map = mmap(nullptr, map_bytes_, PROT_READ, MAP_SHARED, fd_.get(), 0);
   if (map == MAP_FAILED) return Status::system("mapping dataset " + path_, errno);
   map_ = static_cast<const unsigned char*>(map);
-  verified_ = std::vector<std::atomic<uint64_t>>((superblock_.blocks + 63) / 64);
-  return check_tables();
+  for (const FieldRecord& field : head_.fields) views_.push_back(view_of(field, map_));
+  checks_ = std::make_unique<BlockChecks>(path_, head_, map_);
+  return check_page_table();
 }
 
-Status DatasetFile::check_superblock(uint64_t size_bytes) const {
-  const Superblock& s = superblock_;
-  if (s.magic != kMagic) return corrupt("is not a .hpd file (magic number differs)");
-  if (s.crc != crc32c(&s, offsetof(Superblock, crc))) {
-    return corrupt("the superblock (bytes 0 to 4096) does not match its checksum");
-  }
-  if (s.version != kVersion) {
-    return {Code::kUnsupported, "dataset " + path_ + " is of version " + std::to_string(s.version) +
-                                    "; this hpcore reads version 1"};
-  }
-  // A superblock with a right checksum was written by us; these guard against a future writer's
-  // mistake.
-  const bool sound =
-      (s.token_bytes == 1 || s.token_bytes == 2 || s.token_bytes == 4) &&
-      s.block_bytes == kBlockBytes && s.data_bytes == s.tokens * s.token_bytes &&
-      s.blocks == (s.data_bytes + kBlockBytes - 1) / kBlockBytes &&
-      s.block_table_offset >= s.data_offset + s.data_bytes &&
-      s.document_table_offset >= s.block_table_offset + s.blocks * sizeof(uint32_t) &&
-      s.file_bytes == s.document_table_offset + (s.documents + 1) * sizeof(uint64_t);
-  if (!sound) return corrupt("the superblock's numbers contradict each other");
-  if (size_bytes != s.file_bytes) {
-    return corrupt("was cut short or grew: it has " + std::to_string(size_bytes) +
-                   " bytes, should have " + std::to_string(s.file_bytes) +
-                   "; copy or build it again");
-  }
-  return {};
-}
-
-Status DatasetFile::check_tables() const {
-  const Superblock& s = superblock_;
-  if (crc32c(map_ + s.block_table_offset, s.blocks * sizeof(uint32_t)) != s.block_table_crc) {
-    return corrupt("the block table (offset " + std::to_string(s.block_table_offset) +
-                   ") does not match its checksum");
-  }
-  if (crc32c(map_ + s.document_table_offset, (s.documents + 1) * sizeof(uint64_t)) !=
-      s.document_table_crc) {
-    return corrupt("the document table (offset " + std::to_string(s.document_table_offset) +
-                   ") does not match its checksum");
-  }
-  return {};
+Status DatasetFile::check_page_table() const {
+  const Superblock& s = head_.superblock;
+  const uint64_t bytes = s.file_bytes - s.page_table_offset;
+  if (crc32c(map_ + s.page_table_offset, bytes) == s.page_table_crc) return {};
+  return corrupt("the page table (offset " + std::to_string(s.page_table_offset) + ", " +
+                 std::to_string(bytes) +
+                 " bytes) does not match its checksum; copy or build the file again");
 }
 
 Status DatasetFile::check_size() const {
   struct stat info{};
-  if (fstat(fd_, &info) != 0) return Status::system("looking at dataset " + path_, errno);
+  if (fstat(fd_.get(), &info) != 0) return Status::system("looking at dataset " + path_, errno);
   if (static_cast<uint64_t>(info.st_size) >= map_bytes_) return {};
   return corrupt("was cut short while it was open: it has " + std::to_string(info.st_size) +
                  " bytes, had " + std::to_string(map_bytes_));
 }
 
-Status DatasetFile::check_block(uint64_t block) const {
-  const Superblock& s = superblock_;
-  const uint64_t begin = block * kBlockBytes;
-  const uint64_t bytes = std::min<uint64_t>(kBlockBytes, s.data_bytes - begin);
-  uint32_t expected;
-  std::memcpy(&expected, map_ + s.block_table_offset + block * sizeof expected, sizeof expected);
-  if (crc32c(map_ + s.data_offset + begin, bytes) == expected) return {};
-  return corrupt("block " + std::to_string(block) + " of " + std::to_string(s.blocks) +
-                 " (offset " + std::to_string(s.data_offset + begin) + ", " +
-                 std::to_string(bytes) +
-                 " bytes) does not match its checksum; copy or build the file again");
-}
-
-Status DatasetFile::touch(uint64_t first_byte, uint64_t bytes) const {
-  if (!verify_ || bytes == 0) return {};
-  const uint64_t last = (first_byte + bytes - 1) / kBlockBytes;
-  for (uint64_t block = first_byte / kBlockBytes; block <= last; ++block) {
-    std::atomic<uint64_t>& word = verified_[block / 64];
-    const uint64_t bit = uint64_t{1} << (block % 64);
-    if ((word.load(std::memory_order_relaxed) & bit) != 0) continue;
-    HPCORE_RETURN_IF_ERROR(check_block(block));
-    word.fetch_or(bit, std::memory_order_relaxed);
+Result<uint64_t> DatasetFile::find_field(const std::string& name) const {
+  std::string names;
+  for (uint64_t i = 0; i < views_.size(); ++i) {
+    if (views_[i].name == name) return i;
+    names += (i == 0 ? "" : ", ") + views_[i].name;
   }
-  return {};
+  return Status(Code::kNotFound,
+                "dataset " + path_ + " has no field " + name + "; it has " + names);
 }
 
-void DatasetFile::widen(uint64_t first_token, uint64_t count, int64_t* out) const {
-  const unsigned char* from =
-      map_ + superblock_.data_offset + first_token * superblock_.token_bytes;
-  auto copy = [&]<typename Token>(Token) {
-    for (uint64_t i = 0; i < count; ++i) {
-      Token token;
-      std::memcpy(&token, from + i * sizeof(Token), sizeof token);
-      out[i] = static_cast<int64_t>(token);
-    }
+Result<Range> DatasetFile::row_range(uint64_t field, uint64_t row) const {
+  const FieldRecord& f = head_.fields[field];
+  if (row >= f.rows) return out_of_range(field, "row", row, f.rows);
+  const uint64_t relatives = f.row_table_offset + row_groups(f.rows, f.group_rows) * 8;
+  const auto start_of = [&](uint64_t r, uint64_t* start) -> Status {
+    const uint64_t base = f.row_table_offset + r / f.group_rows * 8;
+    HPCORE_RETURN_IF_ERROR(touch_file(base, 8));
+    HPCORE_RETURN_IF_ERROR(touch_file(relatives + r * 4, 4));
+    *start = load_number<uint64_t>(map_ + base) + load_number<uint32_t>(map_ + relatives + r * 4);
+    return {};
   };
-  switch (superblock_.token_bytes) {
-    case 1:
-      return copy(uint8_t{});
-    case 2:
-      return copy(uint16_t{});
-    default:
-      return copy(uint32_t{});
+  Range range{};
+  HPCORE_RETURN_IF_ERROR(start_of(row, &range.begin));
+  HPCORE_RETURN_IF_ERROR(start_of(row + 1, &range.end));
+  if (range.begin > range.end || range.end > f.data_bytes) {
+    return corrupt("row " + std::to_string(row) + " of field " + field_name(f) + " is bytes " +
+                   std::to_string(range.begin) + " to " + std::to_string(range.end) + " of " +
+                   std::to_string(f.data_bytes));
   }
+  return range;
 }
 
-uint64_t DatasetFile::samples(const SampleShape& shape) const {
-  if (superblock_.tokens < shape.length) return 0;
-  return (superblock_.tokens - shape.length) / shape.stride + 1;
+std::span<const uint64_t> DatasetFile::documents(uint64_t field) const {
+  const FieldRecord& f = head_.fields[field];
+  if (f.kind != FieldKind::kTokens) return {};
+  // The table is aligned in the file.
+  return {reinterpret_cast<const uint64_t*>(map_ + f.document_table_offset), f.documents + 1};
 }
 
-Status DatasetFile::gather(std::span<const uint64_t> indices, const SampleShape& shape,
-                           int64_t* out) const {
-  HPCORE_RETURN_IF_ERROR(check_size());
-  const uint64_t available = samples(shape);
-  const uint64_t token_bytes = superblock_.token_bytes;
-  for (const uint64_t index : indices) {
-    if (index >= available) {
-      return {Code::kInvalid, "sample " + std::to_string(index) + " is out of range: dataset " +
-                                  path_ + " has " + std::to_string(available) + " samples of " +
-                                  std::to_string(shape.length) + " tokens"};
-    }
-    const uint64_t first = index * shape.stride;
-    HPCORE_RETURN_IF_ERROR(touch(first * token_bytes, shape.length * token_bytes));
-    widen(first, shape.length, out);
-    out += shape.length;
+Result<Range> DatasetFile::document(uint64_t field, uint64_t index) const {
+  const FieldRecord& f = head_.fields[field];
+  if (index >= f.documents) return out_of_range(field, "document", index, f.documents);
+  HPCORE_RETURN_IF_ERROR(touch_file(f.document_table_offset + index * 8, 16));
+  const std::span<const uint64_t> starts = documents(field);
+  const Range range{starts[index], starts[index + 1]};
+  if (range.begin <= range.end && range.end <= f.rows) return range;
+  return corrupt("document " + std::to_string(index) + " of field " + field_name(f) +
+                 " is tokens " + std::to_string(range.begin) + " to " + std::to_string(range.end) +
+                 " of " + std::to_string(f.rows));
+}
+
+Result<uint64_t> DatasetFile::document_of(uint64_t field, uint64_t token) const {
+  const FieldRecord& f = head_.fields[field];
+  if (f.kind != FieldKind::kTokens || token >= f.rows) {
+    return out_of_range(field, "token", token, f.kind == FieldKind::kTokens ? f.rows : 0);
   }
-  return {};
-}
-
-Status DatasetFile::tokens(uint64_t first, uint64_t count, int64_t* out) const {
-  if (first > superblock_.tokens || count > superblock_.tokens - first) {
-    return {Code::kInvalid, "tokens " + std::to_string(first) + " to " +
-                                std::to_string(first + count) + " are out of range: dataset " +
-                                path_ + " has " + std::to_string(superblock_.tokens)};
+  const std::span<const uint64_t> starts = documents(field);
+  uint64_t low = 0, high = f.documents;  // the last that begins at or before the token
+  while (high - low > 1) {
+    const uint64_t middle = low + (high - low) / 2;
+    HPCORE_RETURN_IF_ERROR(touch_file(f.document_table_offset + middle * 8, 8));
+    (starts[middle] <= token ? low : high) = middle;
   }
-  HPCORE_RETURN_IF_ERROR(check_size());
-  HPCORE_RETURN_IF_ERROR(touch(first * superblock_.token_bytes, count * superblock_.token_bytes));
-  widen(first, count, out);
-  return {};
+  return low;
 }
 
-std::span<const uint64_t> DatasetFile::documents() const {
-  // The table is 8-byte aligned in the file.
-  return {reinterpret_cast<const uint64_t*>(map_ + superblock_.document_table_offset),
-          superblock_.documents + 1};
+Status DatasetFile::check_padding() const {
+  const Superblock& s = head_.superblock;
+  const unsigned char* begin = map_ + s.metadata_offset + s.metadata_bytes;
+  const unsigned char* end = map_ + s.blocks_begin;
+  const unsigned char* other =
+      std::find_if(begin, end, [](unsigned char byte) { return byte != 0; });
+  if (other == end) return {};
+  return corrupt("byte " + std::to_string(other - map_) +
+                 ", between the metadata and the data, is not zero; copy or build the file again");
 }
 
 Status DatasetFile::verify_all() const {
   HPCORE_RETURN_IF_ERROR(check_size());
-  for (uint64_t block = 0; block < superblock_.blocks; ++block)
-    HPCORE_RETURN_IF_ERROR(check_block(block));
+  HPCORE_RETURN_IF_ERROR(check_padding());
+  for (uint64_t block = 0; block < head_.superblock.blocks; ++block)
+    HPCORE_RETURN_IF_ERROR(checks_->check_block(block));
   return {};
 }
 

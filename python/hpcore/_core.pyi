@@ -51,13 +51,16 @@ __all__: list[str] = [
     "VERSION_TORN",
     "Worker",
     "copy_digested",
+    "copy_tokens",
     "digest128",
     "digest_code",
+    "gather",
     "monotonic_ns",
     "plan_transfer",
     "prefer_quick_wakeups",
     "reduce_in_rank_order",
     "replan_transfer",
+    "sample_count",
     "use_huge_pages",
 ]
 
@@ -1085,29 +1088,36 @@ class DatasetFile:
     A mapped .hpd file. Thread-safe.
     """
     def __init__(self, path: str, verify: bool = True) -> None: ...
-    def documents(self) -> list[int]: ...
-    def gather(
+    def document(
         self,
-        indices: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-        stride: typing.SupportsInt | typing.SupportsIndex,
-        length: typing.SupportsInt | typing.SupportsIndex,
-        out_address: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None:
+        field: typing.SupportsInt | typing.SupportsIndex,
+        index: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
         """
-        Writes int64 [len(indices), length] at out_address; the caller keeps that memory alive.
+        Tokens (begin, end) of a document.
+        """
+    def document_of(
+        self,
+        field: typing.SupportsInt | typing.SupportsIndex,
+        token: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int:
+        """
+        The document that holds a token.
+        """
+    def documents(self, field: typing.SupportsInt | typing.SupportsIndex = 0) -> list[int]: ...
+    def find_field(self, name: str) -> int:
+        """
+        Number of a field. NotFound names those there are.
         """
     def info(self) -> dict: ...
-    def samples(
+    def row_range(
         self,
-        stride: typing.SupportsInt | typing.SupportsIndex,
-        length: typing.SupportsInt | typing.SupportsIndex,
-    ) -> int: ...
-    def tokens(
-        self,
-        first: typing.SupportsInt | typing.SupportsIndex,
-        count: typing.SupportsInt | typing.SupportsIndex,
-        out_address: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None: ...
+        field: typing.SupportsInt | typing.SupportsIndex,
+        row: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        Bytes (begin, end) of a varying row in its field's data.
+        """
     def verify_all(self) -> None: ...
     @property
     def path(self) -> str: ...
@@ -1117,20 +1127,57 @@ class DatasetWriter:
     Writes a .hpd file. One thread.
     """
     def __init__(
-        self,
-        path: str,
-        token_bytes: typing.SupportsInt | typing.SupportsIndex,
-        vocabulary: typing.SupportsInt | typing.SupportsIndex,
-        separator: typing.SupportsInt | typing.SupportsIndex = -1,
-    ) -> None: ...
-    def append_bytes(self, document: bytes) -> None: ...
+        self, path: str, fields: collections.abc.Sequence[dict], metadata: str = ""
+    ) -> None:
+        """
+        Takes the lock of PATH.building; InvalidArgument while another process has it.
+        """
+    def append(self, field: typing.SupportsInt | typing.SupportsIndex, data: typing.Any) -> None:
+        """
+        Bytes of a field's data: any contiguous buffer.
+        """
+    def checkpoint(self, note: bytes) -> None:
+        """
+        From here a killed build goes on.
+        """
+    def end_rows(
+        self, field: typing.SupportsInt | typing.SupportsIndex, lengths: typing.Any
+    ) -> None:
+        """
+        Lengths (a buffer of uint64) of the documents, in tokens, or varying rows, in items.
+        """
     def finish(self) -> dict: ...
+    def give_up(self) -> None:
+        """
+        Removes what was built.
+        """
+    def keep(self) -> None:
+        """
+        Leaves the folder for a later build to go on.
+        """
+    def restart(self) -> None: ...
+    @property
+    def resumed(self) -> typing.Any:
+        """
+        Note of the checkpoint that a killed build of the same fields left, or None.
+        """
 
 def copy_digested(
     into: typing_extensions.Buffer, buffer: typing_extensions.Buffer, portable: bool = False
 ) -> bytes:
     """
     Copies past the caches and returns digest128 of what was copied, in one pass.
+    """
+
+def copy_tokens(
+    file: DatasetFile,
+    field: typing.SupportsInt | typing.SupportsIndex,
+    first: typing.SupportsInt | typing.SupportsIndex,
+    count: typing.SupportsInt | typing.SupportsIndex,
+    out_address: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Writes int64 [count] at out_address.
     """
 
 def digest128(buffer: typing_extensions.Buffer, portable: bool = False) -> bytes:
@@ -1141,6 +1188,18 @@ def digest128(buffer: typing_extensions.Buffer, portable: bool = False) -> bytes
 def digest_code() -> str:
     """
     sse4.2, armv8-crc or portable.
+    """
+
+def gather(
+    file: DatasetFile,
+    field: typing.SupportsInt | typing.SupportsIndex,
+    indices: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    stride: typing.SupportsInt | typing.SupportsIndex,
+    length: typing.SupportsInt | typing.SupportsIndex,
+    out_address: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Writes int64 [len(indices), length] at out_address; the caller keeps that memory alive.
     """
 
 def monotonic_ns() -> int:
@@ -1176,6 +1235,16 @@ def replan_transfer(
 ) -> list[PlannedPull]:
     """
     The same for what has not arrived, with the ranks as they are now. Pure.
+    """
+
+def sample_count(
+    file: DatasetFile,
+    field: typing.SupportsInt | typing.SupportsIndex,
+    stride: typing.SupportsInt | typing.SupportsIndex,
+    length: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    Samples of `length` tokens, `stride` apart; 0 for a field that is no token stream.
     """
 
 def use_huge_pages(

@@ -84,7 +84,7 @@ def test_dataset_names_the_flipped_block(tmp_path: Path) -> None:
         stream.write(b"\xff" if pattern(BLOCK + 6)[-1] != 0xFF else b"\x00")
     mapped = dataset.MappedDataset(path, sequence=64)
     mapped.batch([0])  # another block: not touched, not blamed
-    where = rf"{path.name}: block 1 of 3 \(offset {DATA + BLOCK}"
+    where = rf"{path.name}: block 1 of 4 \(offset {DATA + BLOCK}"
     for _ in range(2):
         with pytest.raises(CorruptData, match=where):
             mapped.batch([0, BLOCK // 64 + 2])
@@ -104,14 +104,17 @@ def test_dataset_notices_a_damaged_superblock(tmp_path: Path, offset: int) -> No
 
 
 def test_dataset_notices_damaged_tables(tmp_path: Path) -> None:
-    path = make(tmp_path, [b"some text"])
+    path = make(tmp_path, [b"some text"])  # a block of data, padded; the document table's block
     content = bytearray(path.read_bytes())
-    for back, name in ((1, "document table"), (8 * 2 + 8, "block table")):
+    size = len(content)
+    for offset, name in (size - 1, "page table"), (size - 5, "block table"), (DATA + 4096, "block 0"):
         damaged = bytearray(content)
-        damaged[-back] ^= 1
+        damaged[offset] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(CorruptData, match=name):
-            dataset.info(path)
+            dataset.verify(path)
+    with pytest.raises(CorruptData, match="block 0"):
+        dataset.MappedDataset(path, sequence=4)._file.document(0, 0)
 
 
 @pytest.mark.parametrize("left", [0, 100, 4096, DATA + 10])

@@ -18,12 +18,19 @@ def _fail(error: Exception) -> None:
 
 
 def _print(about: dataset.DatasetInfo, as_json: bool) -> None:
-    fields = dataclasses.asdict(about)
     if as_json:
-        click.echo(json.dumps(fields))
+        click.echo(json.dumps(dataclasses.asdict(about)))
         return
-    for name, value in fields.items():
+    for name in ("path", "uuid", "version", "file_bytes", "blocks", "block_bytes", "records"):
+        value = getattr(about, name)
         click.echo(f"{name:12} {value:,}" if isinstance(value, int) else f"{name:12} {value}")
+    for field in about.fields:
+        click.echo(f"field        {field.name}")
+        for name, value in dataclasses.asdict(field).items():
+            if name != "name":
+                click.echo(
+                    f"  {name:11}{value:,}" if isinstance(value, int) else f"  {name:11}{value}"
+                )
 
 
 @click.group()

@@ -1,0 +1,96 @@
+#include "dataset/block_checks.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/digest.hpp"
+
+namespace hpcore::dataset {
+
+BlockChecks::BlockChecks(const std::string& path, const Head& head, const unsigned char* map)
+    : path_(path),
+      head_(head),
+      map_(map),
+      pages_(align_up(head.superblock.blocks * sizeof(uint32_t), kBlockBytes) / kBlockBytes),
+      own_((pages_ + head.superblock.blocks + 63) / 64),
+      words_(own_.data()) {}
+
+uint64_t BlockChecks::block_offset(uint64_t block) const {
+  return head_.superblock.blocks_begin + block * kBlockBytes;
+}
+
+uint64_t BlockChecks::block_bytes(uint64_t block) const {
+  return std::min<uint64_t>(kBlockBytes, head_.superblock.block_table_offset - block_offset(block));
+}
+
+uint64_t BlockChecks::checked_blocks() const {
+  uint64_t count = 0;
+  for (uint64_t block = 0; block < blocks(); ++block) count += checked(block) ? 1 : 0;
+  return count;
+}
+
+std::string BlockChecks::section_of(uint64_t offset) const {
+  for (const FieldRecord& field : head_.fields) {
+    const std::string name = field_name(field);
+    const auto within = [&](uint64_t begin, uint64_t bytes) {
+      return begin != 0 && offset < begin + bytes && offset + kBlockBytes > begin;
+    };
+    if (within(field.data_offset, field.data_bytes)) return "data of field " + name;
+    if (within(field.row_table_offset, row_table_bytes(field.rows, std::max(1u, field.group_rows))))
+      return "row table of field " + name;
+    if (within(field.document_table_offset, (field.documents + 1) * sizeof(uint64_t)))
+      return "document table of field " + name;
+  }
+  return "padding";
+}
+
+Status BlockChecks::check_page(uint64_t page) {
+  const Superblock& s = head_.superblock;
+  const uint64_t offset = s.block_table_offset + page * kBlockBytes;
+  const uint64_t bytes = std::min<uint64_t>(kBlockBytes, s.page_table_offset - offset);
+  uint32_t expected;
+  std::memcpy(&expected, map_ + s.page_table_offset + page * sizeof expected, sizeof expected);
+  if (crc32c(map_ + offset, bytes) != expected) {
+    return {Code::kCorrupt,
+            "dataset " + path_ + ": page " + std::to_string(page) + " of the block table (offset " +
+                std::to_string(offset) + ", " + std::to_string(bytes) +
+                " bytes) does not match its checksum; copy or build the file again"};
+  }
+  set(page);
+  return {};
+}
+
+Status BlockChecks::check_block(uint64_t block) {
+  return check_block(block, map_ + block_offset(block));
+}
+
+Status BlockChecks::check_block(uint64_t block, const void* data) {
+  const uint64_t page = block * sizeof(uint32_t) / kBlockBytes;
+  if (!is_set(page)) HPCORE_RETURN_IF_ERROR(check_page(page));
+  const uint64_t offset = block_offset(block);
+  const uint64_t bytes = block_bytes(block);
+  uint32_t expected;
+  std::memcpy(&expected, map_ + head_.superblock.block_table_offset + block * sizeof expected,
+              sizeof expected);
+  if (crc32c(data, bytes) != expected) {
+    return {Code::kCorrupt, "dataset " + path_ + ": block " + std::to_string(block) + " of " +
+                                std::to_string(blocks()) + " (offset " + std::to_string(offset) +
+                                ", " + std::to_string(bytes) + " bytes, " + section_of(offset) +
+                                ") does not match its checksum; copy or build the file again"};
+  }
+  set(pages_ + block);
+  return {};
+}
+
+Status BlockChecks::touch(uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return {};
+  const uint64_t begin = offset - head_.superblock.blocks_begin;
+  const uint64_t last = (begin + bytes - 1) / kBlockBytes;
+  for (uint64_t block = begin / kBlockBytes; block <= last; ++block) {
+    if (!checked(block)) HPCORE_RETURN_IF_ERROR(check_block(block));
+  }
+  return {};
+}
+
+}  // namespace hpcore::dataset
