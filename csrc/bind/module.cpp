@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, module) {
   hpcore::bind::register_collective(module);
   hpcore::bind::register_digest(module);
   hpcore::bind::register_plan(module);
+  hpcore::bind::register_device(module);
   hpcore::bind::register_transport(module);
   hpcore::bind::register_state(module);
   hpcore::bind::register_dataset(module);

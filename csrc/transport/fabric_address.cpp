@@ -1,70 +1,14 @@
 #include "transport/fabric_address.hpp"
 
 #include <algorithm>
-#include <cstring>
 
-#include "base/digest.hpp"
+#include "transport/address_text.hpp"
 
 namespace hpcore::transport {
 namespace {
 
 constexpr uint64_t kMagic = 0x3130424146435048;  // "HPCFAB01", little-endian
 constexpr uint64_t kMaxRails = 64;
-
-class Writer {
- public:
-  void word(uint64_t value) { out_.append(reinterpret_cast<const char*>(&value), sizeof value); }
-  void text(const std::string& value) {
-    word(value.size());
-    out_ += value;
-  }
-  std::string finish() {
-    word(crc32c(out_.data(), out_.size()));
-    return std::move(out_);
-  }
-
- private:
-  std::string out_;
-};
-
-class Reader {
- public:
-  explicit Reader(const std::string& in) : at_(in.data()), end_(in.data() + in.size()) {}
-  uint64_t word() {
-    uint64_t value = 0;
-    if (left() < sizeof value) {
-      whole_ = false;
-      return 0;
-    }
-    std::memcpy(&value, at_, sizeof value);
-    at_ += sizeof value;
-    return value;
-  }
-  std::string text() {
-    const uint64_t bytes = word();
-    if (bytes > left()) {
-      whole_ = false;
-      return "";
-    }
-    std::string value(at_, bytes);
-    at_ += bytes;
-    return value;
-  }
-  // A count of things that take at least so many bytes each: never more than can follow.
-  uint64_t count(uint64_t bytes_each) {
-    const uint64_t value = word();
-    if (value > left() / bytes_each) whole_ = false;
-    return whole_ ? value : 0;
-  }
-  [[nodiscard]] bool whole() const { return whole_; }
-  [[nodiscard]] bool at_end() const { return at_ == end_; }
-
- private:
-  [[nodiscard]] uint64_t left() const { return static_cast<uint64_t>(end_ - at_); }
-  const char* at_;
-  const char* end_;
-  bool whole_ = true;
-};
 
 Status damaged(const char* what) {
   return {Code::kCorrupt, std::string("a peer's fabric address is damaged: ") + what};
@@ -73,7 +17,7 @@ Status damaged(const char* what) {
 }  // namespace
 
 std::string FabricAddress::encode() const {
-  Writer writer;
+  AddressWriter writer;
   writer.word(kMagic);
   writer.word(generation);
   writer.text(provider);
@@ -102,14 +46,10 @@ std::string FabricAddress::encode() const {
 }
 
 Result<FabricAddress> FabricAddress::decode(const std::string& bytes) {
-  constexpr size_t kCrcBytes = sizeof(uint64_t);
-  if (bytes.size() < 2 * kCrcBytes) return damaged("it is too short");
-  const std::string body = bytes.substr(0, bytes.size() - kCrcBytes);
-  uint64_t crc = 0;
-  std::memcpy(&crc, bytes.data() + body.size(), kCrcBytes);
-  Reader reader(body);
-  if (reader.word() != kMagic) return damaged("it has no or another version's mark");
-  if (crc != crc32c(body.data(), body.size())) return damaged("its check value does not match");
+  std::string body;
+  if (const char* why = check_address(bytes, kMagic, &body); why != nullptr) return damaged(why);
+  AddressReader reader(body);
+  (void)reader.word();
   FabricAddress address;
   address.generation = reader.word();
   address.provider = reader.text();

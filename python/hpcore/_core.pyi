@@ -13,6 +13,8 @@ __all__: list[str] = [
     "Arena",
     "ArenaMappings",
     "Communicator",
+    "CudaBuffer",
+    "CudaDevice",
     "DatasetFile",
     "DatasetWriter",
     "Event",
@@ -20,6 +22,7 @@ __all__: list[str] = [
     "Fabric",
     "FabricServer",
     "MAX_SLOTS",
+    "NcclLibrary",
     "NodeSegment",
     "Permutation",
     "PlanFamily",
@@ -727,6 +730,64 @@ class PlanRequest:
         chunk_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576,
         rates: PlanRates = ...,
     ) -> None: ...
+
+class NcclLibrary:
+    """
+    libnccl, loaded at run time. Raises NotFound, Unsupported.
+    """
+    def __init__(self, path: str = "", known: collections.abc.Sequence[str] = []) -> None:
+        """
+        `path` is the only place looked at if it is given; `known` are places beside the loader's own.
+        """
+    def unique_id(self) -> bytes:
+        """
+        A new one: 128 bytes, for one communicator.
+        """
+    @property
+    def offers(self) -> list[str]:
+        """
+        What later versions brought: scalable, shrink, grow.
+        """
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+class CudaDevice:
+    """
+    A CUDA device and its primary context. Raises NotFound, Unsupported.
+    """
+    def __init__(
+        self,
+        *,
+        library: str = "",
+        ordinal: typing.SupportsInt | typing.SupportsIndex = 0,
+        uuid: str = "",
+    ) -> None: ...
+    def holds(self, address: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        """
+        Whether that is device memory.
+        """
+    @property
+    def driver_version(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def uuid(self) -> str: ...
+
+class CudaBuffer:
+    """
+    Device memory of its own, for tests and benches.
+    """
+    def __init__(
+        self, device: CudaDevice, nbytes: typing.SupportsInt | typing.SupportsIndex
+    ) -> None: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
 
 class Fabric:
     """
