@@ -80,7 +80,8 @@ def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
     resumed = _plan_start(loop, roster)
     if resumed is not None:
         return resumed
-    if not loop.state.sharded and loop.tiers.checkpoints is None:  # nobody ever goes back
+    alike = not loop.state.sharded and loop.tiers.checkpoints is None
+    if alike and roster.sources:  # nobody goes back
         ranks = tuple(range(roster.world_size))
         step = roster.steps - loop.rewound
         return HealPlan(step, step, (ReplicaGroup("", ranks, roster.sources, roster.receivers),))
@@ -130,6 +131,11 @@ def _plan_start(loop: Loop, roster: Roster) -> HealPlan | None:
 
 
 def _what_is_lost(loop: Loop, plan: HealPlan) -> str:
+    if not loop.state.sharded:
+        return (
+            f"the state of step {plan.step} is lost: no rank is left that holds it, and no step is "
+            "left that all ranks have a copy of"
+        )
     names = [name for name, tensor in loop.state.sharded if part_held(tensor)]
     some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     ranks = "; ".join(f"ranks {list(lost)}" for lost in plan.lost)

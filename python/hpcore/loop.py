@@ -84,7 +84,7 @@ class Loop:
             if facts.log_dir:
                 self._events = EventLog(os.path.join(facts.log_dir, "events.jsonl"))
             worker.version = Version.NONE
-            worker.flags = worker.flags | Flag.RECOVERABLE
+            worker.flags |= Flag.RECOVERABLE | (Flag.KEPT if protection.keeps else 0)
             self.recovery = Recovery(self, worker, facts.recovery_deadline_s)
         self.world: World = SoloWorld(rank, world_size)
         self.drill = job_drill(faults, worker, self.record)

@@ -19,6 +19,11 @@ class Protection:
     checkpoint_dir: str = ""
     checkpoint_every: int = 0
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there are copies that outlive all ranks."""
+        return bool(self.shadow_every or self.checkpoint_every)
+
     def __post_init__(self) -> None:
         """Raises InvalidArgument, with the name."""
         for name in ("shadow_every", "compare_every", "checkpoint_every"):

@@ -79,7 +79,7 @@ def plan_heal(roster: Roster, facts: Sequence[RankFacts]) -> HealPlan:
 
     `facts` by rank. Before the first step what scripts made serves, too.
     """
-    newest = max((one.held for one in facts if one.held is not None), default=0)
+    newest = newest_of(roster, facts)
     known = {step for one in facts for step in (one.held, *one.shadows) if step is not None}
     parts: dict[str, list[int]] = {}
     for rank, one in enumerate(facts):
@@ -98,9 +98,14 @@ def plan_heal(roster: Roster, facts: Sequence[RankFacts]) -> HealPlan:
     return HealPlan(newest, newest, lost=tuple(lost))
 
 
+def newest_of(roster: Roster, facts: Sequence[RankFacts]) -> int:
+    """The newest step that anybody holds; if nobody holds any, the last that was agreed."""
+    return max((one.held for one in facts if one.held is not None), default=roster.steps)
+
+
 def plan_from_disk(roster: Roster, facts: Sequence[RankFacts], step: int) -> HealPlan:
     """All ranks read the durable checkpoint of that step."""
-    newest = max((one.held for one in facts if one.held is not None), default=0)
+    newest = newest_of(roster, facts)
     ranks = tuple(range(len(facts)))
     return HealPlan(step, newest, (ReplicaGroup("", ranks, (), (), disk=True),))
 

@@ -12,6 +12,7 @@ from hpcore import _core
 from hpcore.errors import RosterChanged
 from hpcore.gradients import STEP_TIMEOUT_S
 from hpcore.membership.roster import Roster
+from hpcore.membership.state import FLAG_KEPT
 
 
 class Phase:
@@ -24,6 +25,7 @@ class Flag:
     """Flags of a slot that a worker sets."""
 
     RECOVERABLE = _core.FLAG_RECOVERABLE
+    KEPT = FLAG_KEPT
 
 
 class State:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,12 @@ def train(
     steps: int = 12,
     options: tuple[str, ...] = (),
     arguments: tuple[str, ...] = (),
+    meanwhile: Callable[[subprocess.Popen[str]], None] = lambda _: None,
 ) -> Outcome:
-    """Runs a script to its end under `hpcore run`; leaves no process behind."""
+    """Runs a script to its end under `hpcore run`; leaves no process behind.
+
+    `meanwhile` is called once with the agent.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "hpcore", "run", f"--nproc={nproc}", f"--standbys={standbys}"]
     command += [f"--log-dir={folder / 'logs'}", *options]
@@ -80,6 +86,7 @@ def train(
         start_new_session=True,
     )
     try:
+        meanwhile(agent)
         output, _ = agent.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         agent.send_signal(signal.SIGKILL)  # the workers follow it
@@ -91,3 +98,17 @@ def train(
         if agent.poll() is None:
             agent.kill()
     return Outcome(agent.returncode, output, folder)
+
+
+def kill_all_at_once(agent: subprocess.Popen[str], folder: Path, ranks: int) -> None:
+    """Kills the ranks that pause (TEST_PAUSE) before the agent can learn of any, then lets go."""
+    paused = [folder / f"paused{rank}" for rank in range(ranks)]
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(path.exists() for path in paused):
+        assert agent.poll() is None and time.monotonic() < deadline, "the ranks do not pause"
+        time.sleep(0.005)
+    agent.send_signal(signal.SIGSTOP)
+    for path in paused:
+        os.kill(int(path.read_text()), signal.SIGKILL)
+    (folder / "go").touch()
+    agent.send_signal(signal.SIGCONT)

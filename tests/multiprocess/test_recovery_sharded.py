@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drills import Outcome, train
+from drills import Outcome, kill_all_at_once, train
 
 pytestmark = pytest.mark.torch
 
@@ -213,3 +213,23 @@ def test_fsdp_rank_killed_in_the_first_step_comes_back(
     monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
     outcome = run(tmp_path, 1, "rank=1 step=0 point=before_ready action=sigkill")
     check(outcome, undisturbed[1], 1)
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_all_ranks_die_at_once_and_the_job_goes_on_from_shadow_copies(
+    replicas: int, undisturbed: dict[int, Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_SHADOW_EVERY", "1")
+    monkeypatch.setenv("TEST_PAUSE", "4")
+    outcome = run(tmp_path, replicas, meanwhile=lambda agent: kill_all_at_once(agent, tmp_path, 4))
+    check(outcome, undisturbed[replicas], 0)
+    assert {e["rank"] for e in outcome.events("heal", tier="shadow")} == {0, 1, 2, 3}
+
+
+def test_all_ranks_die_at_once_without_copies_and_the_job_stops(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_PAUSE", "4")
+    outcome = run(tmp_path, 0, meanwhile=lambda agent: kill_all_at_once(agent, tmp_path, 4))
+    assert outcome.code != 0
+    assert "no member is left that holds the state of step 4 whole" in outcome.output

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +39,16 @@ def digest(tensors: list[torch.Tensor]) -> str:
     for tensor in tensors:
         total.update(local_of(tensor).detach().reshape(-1).contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def pause(folder: Path, rank: int, step: int) -> None:
+    """In step TEST_PAUSE each rank says who it is, and waits for a file named go."""
+    if os.environ.get("TEST_PAUSE") != str(step) or (folder / "go").exists():
+        return
+    (folder / f".paused{rank}").write_text(str(os.getpid()))
+    (folder / f".paused{rank}").rename(folder / f"paused{rank}")
+    while not (folder / "go").exists():
+        time.sleep(0.005)
 
 
 def main(folder: Path, total: int, replicas: int) -> None:
@@ -76,6 +87,7 @@ def main(folder: Path, total: int, replicas: int) -> None:
     for step in job.steps(Points(), total=total):
         with step:
             diary["seen"].append(step.index)  # rolls back when the step is discarded
+            pause(folder, job.rank, step.index)
             if corrupt == [job.rank, step.index] and step.attempt == 1:
                 local_of(next(model.parameters())).detach().view(torch.int32)[0, 0] ^= 1
             job.rank_local["steps"] = job.rank_local.get("steps", 0) + 1

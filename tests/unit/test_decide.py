@@ -67,6 +67,22 @@ def closed(steps: int, *versions: int) -> Closed:
     return Closed(SECOND, 1, steps, dict(enumerate(versions)))
 
 
+def test_copies_that_outlive_the_ranks_let_a_job_go_on_that_lost_all_of_them() -> None:
+    lost = say(training(), died(0), died(1), died(2))
+    over = Closed(SECOND, 1, 7, dict.fromkeys(range(3), 7))
+    assert say(lost.cluster, over).stop is not None
+    decision = say(lost.cluster, replace(over, kept=True))
+    assert decision.stop is None and decision.roster is None
+    for slot in range(4, 6):
+        fork = Spawned(SECOND, slot, slot + 10, 200 + slot)
+        warm = StageChanged(SECOND, slot, slot + 10, Stage.WARM, True)
+        decision = say(decision.cluster, fork, warm)
+    again = Closed(SECOND, 1, 7, dict.fromkeys(range(3), VERSION_NONE))  # the slots were released
+    roster = say(decision.cluster, again).roster
+    assert roster is not None
+    assert (roster.sources, roster.receivers) == ((), (3, 4, 5))
+
+
 def test_first_roster_waits_for_all_ranks() -> None:
     decision = say(Cluster("job", 2, 2, 1), Tick())
     assert decision.spawn == (Spawn(0), Spawn(1))

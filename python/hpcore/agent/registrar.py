@@ -17,6 +17,7 @@ from hpcore.membership.coordinator import Coordinator
 from hpcore.membership.decide import decide
 from hpcore.membership.roster import Roster
 from hpcore.membership.state import (
+    FLAG_KEPT,
     VERSION_APPLYING,
     VERSION_NONE,
     VERSION_TORN,
@@ -151,11 +152,12 @@ class Registrar:
         roster = self.cluster.roster
         assert roster is not None
         steps = min(self._segment.close_generation(roster.generation))
-        versions = {}
+        versions, kept = {}, False
         for slot in roster.slots:
-            version = self._segment.slot_info(slot).version
-            versions[slot] = self._words.get(version, version)
-        return Closed(at_ns, roster.generation, steps, versions)
+            info = self._segment.slot_info(slot)
+            versions[slot] = self._words.get(info.version, info.version)
+            kept = kept or bool(info.flags & FLAG_KEPT)
+        return Closed(at_ns, roster.generation, steps, versions, kept)
 
     def _publish(self, roster: Roster) -> int:
         if not self._coordinator.commit(roster, roster.generation - 1):

@@ -198,7 +198,8 @@ def _wait(
     deadline = since + policy.deadline_ns
     if cluster.start_failures >= policy.failure_limit:
         return _stop(cluster, failing(cluster, policy))
-    if isinstance(event, Closed) and event.steps > 0 and not survivors(cluster):
+    lost = not survivors(cluster) and not cluster.kept
+    if isinstance(event, Closed) and event.steps > 0 and lost:
         return _stop(cluster, state_lost(cluster, event.steps))
     if now_ns >= deadline:
         reason = (
@@ -222,7 +223,7 @@ def _next(
         return _stop(cluster, Stop(cluster.lost_code or 1, reason))
     members = members_of(assign(cluster, size, event.steps, event.versions))
     receivers, sources = healing(cluster, members, event.steps, event.versions)
-    if not sources:
+    if not sources and not cluster.kept:
         return _stop(cluster, state_lost(cluster, event.steps))
     roster = Roster(
         generation=old.generation + 1,

@@ -54,7 +54,7 @@ def fold(cluster: Cluster, event: Event, policy: Policy) -> Cluster:
         case StopAsked():
             return replace(cluster, stop=Stop(event.code, event.reason))
         case Closed():
-            return replace(cluster, closed=True)
+            return replace(cluster, closed=True, kept=cluster.kept or event.kept)
         case FirstCommit():
             return _first_commit(cluster, event)
         case Stalled():

@@ -28,6 +28,10 @@ VERSION_NONE, VERSION_TORN, VERSION_APPLYING = -1, -2, -3
 """What a version can be beside a number of steps (the native words are translated to these)."""
 
 
+FLAG_KEPT = 4
+"""Flag of a worker whose Job keeps copies of its state that outlive all ranks."""
+
+
 @dataclass(frozen=True)
 class WorkerFacts:
     """One living worker. `rank` is the one it was started with (None: standby); a roster
@@ -90,6 +94,7 @@ class Cluster:
     standbys: int  # standbys wanted
     workers: Mapping[int, WorkerFacts] = field(default_factory=dict)  # by slot, living
     roster: Roster | None = None
+    kept: bool = False  # copies of the state outlive all members
     closed: bool = False  # the current generation takes no more commits
     committed: bool = False  # a step was committed in the current generation
     faulted: Mapping[int, bool] = field(default_factory=dict)  # slot -> torn, since the last roster
@@ -225,11 +230,12 @@ class StopAsked(Event):
 @dataclass(frozen=True)
 class Closed(Event):
     """The current generation is closed: committed steps, and the members' versions (or
-    VERSION_...)."""
+    VERSION_...). `kept`: there are copies of the state that outlive the members."""
 
     generation: int = 0
     steps: int = 0
     versions: Mapping[int, int] = field(default_factory=dict)  # by slot
+    kept: bool = False
 
 
 @dataclass(frozen=True)
