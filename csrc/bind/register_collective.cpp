@@ -199,15 +199,37 @@ void register_communicator(py::module_& module) {
   register_scatters(type);
 }
 
+collective::ReduceKernel kernel_for(DType dtype, collective::ReduceOp op,
+                                    const std::string& instructions) {
+  if (instructions.empty()) return collective::find_kernel(dtype, op);
+  for (const collective::Instructions usable : collective::usable_instructions()) {
+    if (instructions == collective::name_of(usable)) {
+      return collective::find_kernel(dtype, op, usable);
+    }
+  }
+  throw py::value_error("instructions \"" + instructions +
+                        "\": not among this CPU's reduction_instructions()");
+}
+
 void register_kernels(py::module_& module) {
+  module.def(
+      "reduction_instructions",
+      [] {
+        std::vector<std::string> names;
+        for (const collective::Instructions usable : collective::usable_instructions()) {
+          names.emplace_back(collective::name_of(usable));
+        }
+        return names;
+      },
+      "The instruction sets for which there are reductions that this CPU can run, fastest first.");
   module.def(
       "reduce_in_rank_order",
       [](uintptr_t target, const std::vector<uintptr_t>& sources, size_t elements,
-         const std::string& dtype, const std::string& op, double factor, bool portable) {
+         const std::string& dtype, const std::string& op, double factor,
+         const std::string& instructions) {
         const DType element = dtype_of(dtype);
         const Reduction reduction = reduction_of(op, factor);
-        const auto kernel = portable ? collective::find_portable_kernel(element, reduction.op)
-                                     : collective::find_kernel(element, reduction.op);
+        const auto kernel = kernel_for(element, reduction.op, instructions);
         if (kernel == nullptr) check(collective::no_such_reduction(element, reduction.op));
         std::vector<const void*> from;
         for (const uintptr_t source : sources) from.push_back(reinterpret_cast<void*>(source));
@@ -215,9 +237,10 @@ void register_kernels(py::module_& module) {
                elements, {factor, static_cast<int>(from.size())});
       },
       py::arg("target"), py::arg("sources"), py::arg("elements"), py::arg("dtype"), py::arg("op"),
-      py::arg("factor") = 1.0, py::arg("portable") = false,
+      py::arg("factor") = 1.0, py::arg("instructions") = "",
       "What all_reduce does to the arrays at these addresses, one for each rank: "
-      "((x0 op x1) op x2) ... target may be one of the sources.");
+      "((x0 op x1) op x2) ... target may be one of the sources. `instructions`: one of "
+      "reduction_instructions(), the first of them by default.");
 }
 
 void register_group(py::module_& module) {

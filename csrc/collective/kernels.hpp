@@ -5,7 +5,10 @@
 // Threads: pure functions. Ownership: none.
 #pragma once
 
+#include <span>
+
 #include "base/status.hpp"
+#include "collective/control_block.hpp"
 #include "collective/dtype.hpp"
 
 namespace hpcore::collective {
@@ -19,10 +22,15 @@ struct KernelArguments {
 using ReduceKernel = void (*)(void* target, const void* const* sources, int source_count,
                               size_t elements, const KernelArguments& arguments);
 
-// nullptr: this reduction has no meaning for this type.
-[[nodiscard]] ReduceKernel find_kernel(DType dtype, ReduceOp op);
-// Without what this CPU can do beyond the architecture's baseline: the same bits, more slowly.
-[[nodiscard]] ReduceKernel find_portable_kernel(DType dtype, ReduceOp op);
+// Written once, compiled for several instruction sets: all give the same bits.
+enum class Instructions { kPortable, kAvx2, kAvx512 };
+// What this CPU has, fastest first; kPortable, the architecture's baseline, is always there.
+[[nodiscard]] std::span<const Instructions> usable_instructions();
+[[nodiscard]] const char* name_of(Instructions instructions);  // "avx512", ...
+
+// nullptr: this reduction has no meaning for this type. `instructions` must be usable.
+[[nodiscard]] ReduceKernel find_kernel(DType dtype, ReduceOp op, Instructions instructions);
+[[nodiscard]] ReduceKernel find_kernel(DType dtype, ReduceOp op);  // the fastest
 [[nodiscard]] inline Status no_such_reduction(DType dtype, ReduceOp op) {
   return {Code::kUnsupported,
           std::string(name_of(op)) + " has no meaning for " + name_of(dtype) + " elements"};

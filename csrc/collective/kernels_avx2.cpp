@@ -1,12 +1,13 @@
 // The reductions for x86 CPUs with AVX2 and F16C: the same loops, wider. No FMA: it would change
 // bits.
 #include <cstdint>
+#include <type_traits>
 
 #include "collective/kernels.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
-#define HPCORE_F16C
+#define HPCORE_F16_LANES 8
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
 #else

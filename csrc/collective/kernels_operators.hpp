@@ -4,83 +4,65 @@
 
 #include "collective/minifloat.hpp"
 
-// How a type is kept in memory and what it is accumulated in.
+// An element type is read and written in words of kElements elements; each of a word's kLanes is an
+// accumulator of its own. A lane may be a vector of elements.
 template <typename T, typename A = T>
 struct Plain {
-  using Stored = T;
+  using Word = T;
   using Acc = A;
-  static Acc load(Stored x) { return static_cast<Acc>(x); }
-  static Stored store(Acc x) { return static_cast<Stored>(x); }
+  static constexpr size_t kElements = 1;
+  static constexpr int kLanes = 1;
+  static Acc load(Word x, int) { return static_cast<Acc>(x); }
+  static Word store(const Acc* lanes) { return static_cast<Word>(lanes[0]); }
 };
 
-struct BFloat16 {
-  using Stored = uint16_t;
+// Narrow floats, two or four in a word of 32 bits: all arithmetic is then of one width, and loops
+// vectorise without moving elements between lanes.
+template <typename Format, int kCount>
+struct Packed {
+  using Word = uint32_t;
   using Acc = float;
-  static Acc load(Stored x) { return Brain::decode(x); }
-  static Stored store(Acc x) { return Brain::encode(x); }
-};
-
-template <typename T, typename Format>
-struct Narrow {
-  using Stored = T;
-  static __attribute__((noinline)) void decode(float* __restrict to, const T* from, size_t n) {
-    for (size_t i = 0; i < n; ++i) to[i] = Format::decode(from[i]);
+  static constexpr size_t kElements = kCount;
+  static constexpr int kLanes = kCount;
+  static constexpr int kBits = 32 / kCount;
+  static Acc load(Word x, int lane) {
+    return Format::decode((x >> (kBits * lane)) & (0xFFFFFFFFu >> (32 - kBits)));
   }
-  static __attribute__((noinline)) void encode(T* to, const float* __restrict from, size_t n) {
-    for (size_t i = 0; i < n; ++i) to[i] = Format::encode(from[i]);
+  static Word store(const Acc* lanes) {
+    Word word = 0;
+    for (int lane = 0; lane < kLanes; ++lane) word |= Format::encode(lanes[lane]) << (kBits * lane);
+    return word;
   }
 };
 
 struct Bool {
-  using Stored = uint8_t;
+  using Word = uint8_t;
   using Acc = uint8_t;
-  static Acc load(Stored x) { return x != 0; }
-  static Stored store(Acc x) { return x; }
+  static constexpr size_t kElements = 1;
+  static constexpr int kLanes = 1;
+  static Acc load(Word x, int) { return x != 0; }
+  static Word store(const Acc* lanes) { return lanes[0]; }
 };
 
 template <typename T>
 struct ComplexOf {
   T re, im;
 };
-
 template <typename T>
-struct Complex {
-  using Stored = ComplexOf<T>;
-  using Acc = ComplexOf<T>;
-  static Acc load(Stored x) { return x; }
-  static Stored store(Acc x) { return x; }
+using Complex = Plain<ComplexOf<T>>;
+
+template <typename A>
+struct Constant {
+  template <typename T>
+  static A of(T value) {
+    return static_cast<A>(value);
+  }
 };
 
-#ifdef HPCORE_F16C
-// float16 with the CPU's conversions: the same values; NaNs made the same too.
-struct Float16 {
-  using Stored = uint16_t;
-  static __attribute__((noinline)) void decode(float* __restrict to, const uint16_t* from,
-                                               size_t n) {
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(codes));
-    }
-    for (; i < n; ++i) to[i] = Half::decode(from[i]);
-  }
-  static __attribute__((noinline)) void encode(uint16_t* to, const float* __restrict from,
-                                               size_t n) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    const __m256 plain_nan = _mm256_set1_ps(__builtin_nanf(""));
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-      const __m256 x = _mm256_loadu_ps(from + i);
-      const __m256 nan = _mm256_or_ps(_mm256_and_ps(x, sign), plain_nan);
-      const __m256 y = _mm256_blendv_ps(x, nan, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
-                       _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
-    for (; i < n; ++i) to[i] = Half::encode(from[i]);
-  }
-};
+#if defined(HPCORE_F16_LANES)
+#include "collective/kernels_float16.hpp"
 #else
-using Float16 = Narrow<uint16_t, Half>;
+using Float16 = Packed<Half, 2>;
 #endif
 
 // Operations: first(x) takes a contribution in, join adds the next, last finishes.
@@ -106,7 +88,7 @@ struct Sum<ComplexOf<T>> : Op<ComplexOf<T>> {
 template <typename A>
 struct Avg : Sum<A> {
   A ranks;
-  explicit Avg(const KernelArguments& k) : Sum<A>(k), ranks(static_cast<A>(k.ranks)) {}
+  explicit Avg(const KernelArguments& k) : Sum<A>(k), ranks(Constant<A>::of(k.ranks)) {}
   A last(A x) const { return x / ranks; }
 };
 template <>
@@ -145,15 +127,30 @@ struct Product<ComplexOf<T>> : Op<ComplexOf<T>> {
   C join(C a, C x) const { return {a.re * x.re - a.im * x.im, a.re * x.im + a.im * x.re}; }
 };
 
+// keep ? a : x without a branch: GCC 12 makes branches of several in a row, and then no vectors.
+template <typename A>
+A choose(bool keep, A a, A x) {
+  if constexpr (sizeof(A) == 4 && std::is_floating_point_v<A>) {
+    const uint32_t mask = -static_cast<uint32_t>(keep);
+    return as_float((as_bits(a) & mask) | (as_bits(x) & ~mask));
+  } else if constexpr (sizeof(A) == 8 && std::is_floating_point_v<A>) {
+    const uint64_t mask = -static_cast<uint64_t>(keep);
+    return __builtin_bit_cast(
+        A, (__builtin_bit_cast(uint64_t, a) & mask) | (__builtin_bit_cast(uint64_t, x) & ~mask));
+  } else {
+    return keep ? a : x;
+  }
+}
+// The first NaN is kept.
 template <typename A>
 struct Min : Op<A> {
   using Op<A>::Op;
-  A join(A a, A x) const { return (x < a || (x != x && a == a)) ? x : a; }
+  A join(A a, A x) const { return choose((a <= x) | (a != a), a, x); }
 };
 template <typename A>
 struct Max : Op<A> {
   using Op<A>::Op;
-  A join(A a, A x) const { return (x > a || (x != x && a == a)) ? x : a; }
+  A join(A a, A x) const { return choose((a >= x) | (a != a), a, x); }
 };
 template <typename A>
 struct BitAnd : Op<A> {
@@ -173,6 +170,6 @@ struct BitXor : Op<A> {
 template <typename A>
 struct PremulSum : Sum<A> {
   A factor;
-  explicit PremulSum(const KernelArguments& k) : Sum<A>(k), factor(static_cast<A>(k.factor)) {}
+  explicit PremulSum(const KernelArguments& k) : Sum<A>(k), factor(Constant<A>::of(k.factor)) {}
   A first(A x) const { return x * factor; }
 };

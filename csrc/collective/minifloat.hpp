@@ -8,7 +8,7 @@ inline float as_float(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 inline uint32_t as_bits(float value) { return __builtin_bit_cast(uint32_t, value); }
 
 // kFinite: no infinities, one NaN (all ones): e4m3fn.
-template <typename Storage, int kExponentBits, int kMantissaBits, bool kFinite>
+template <int kExponentBits, int kMantissaBits, bool kFinite>
 struct MiniFloat {
   static constexpr uint32_t kBias = (1u << (kExponentBits - 1)) - 1;
   static constexpr uint32_t kShift = 23 - kMantissaBits;
@@ -17,9 +17,9 @@ struct MiniFloat {
   static constexpr uint32_t kSmallestNormal = (128 - kBias) << 23;
   static constexpr uint32_t kInfinity = ((1u << kExponentBits) - 1) << kMantissaBits;
 
-  static float decode(Storage stored) {
+  static float decode(uint32_t stored) {
     const uint32_t magnitude = stored & kMagnitude;
-    const uint32_t sign = (static_cast<uint32_t>(stored) & (kMagnitude + 1)) << kSignShift;
+    const uint32_t sign = (stored & (kMagnitude + 1)) << kSignShift;
     const uint32_t shifted = magnitude << kShift;
     const uint32_t normal = shifted + ((127 - kBias) << 23);
     const uint32_t subnormal =
@@ -33,7 +33,7 @@ struct MiniFloat {
     return as_float(bits | sign);
   }
 
-  static Storage encode(float value) {
+  static uint32_t encode(float value) {
     constexpr uint32_t kMagic = (127 - kBias + kShift + 1) << 23;
     constexpr uint32_t kOverflow = (128 + kBias) << 23;
     const uint32_t signed_bits = as_bits(value);
@@ -51,19 +51,19 @@ struct MiniFloat {
       result = bits >= kOverflow ? kInfinity : result;
       result = bits > 0x7F800000u ? (kNan & kMagnitude) : result;
     }
-    return static_cast<Storage>(result | ((signed_bits >> 31) << (kExponentBits + kMantissaBits)));
+    return result | ((signed_bits >> 31) << (kExponentBits + kMantissaBits));
   }
 };
 
-using Half = MiniFloat<uint16_t, 5, 10, false>;
-using Float8E4M3FN = MiniFloat<uint8_t, 4, 3, true>;
-using Float8E5M2 = MiniFloat<uint8_t, 5, 2, false>;
+using Half = MiniFloat<5, 10, false>;
+using Float8E4M3FN = MiniFloat<4, 3, true>;
+using Float8E5M2 = MiniFloat<5, 2, false>;
 
 struct Brain {
-  static float decode(uint16_t stored) { return as_float(static_cast<uint32_t>(stored) << 16); }
-  static uint16_t encode(float value) {
+  static float decode(uint32_t stored) { return as_float(stored << 16); }
+  static uint32_t encode(float value) {
     const uint32_t bits = as_bits(value);
     const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1)) >> 16;
-    return static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
+    return (bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded;
   }
 };

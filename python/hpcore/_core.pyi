@@ -62,6 +62,7 @@ __all__: list[str] = [
     "plan_transfer",
     "prefer_quick_wakeups",
     "reduce_in_rank_order",
+    "reduction_instructions",
     "replan_transfer",
     "sample_count",
     "use_huge_pages",
@@ -1285,10 +1286,15 @@ def reduce_in_rank_order(
     dtype: str,
     op: str,
     factor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
-    portable: bool = False,
+    instructions: str = "",
 ) -> None:
     """
-    What all_reduce does to the arrays at these addresses, one for each rank: ((x0 op x1) op x2) ... target may be one of the sources.
+    What all_reduce does to the arrays at these addresses, one for each rank: ((x0 op x1) op x2) ... target may be one of the sources. `instructions`: one of reduction_instructions(), the first of them by default.
+    """
+
+def reduction_instructions() -> list[str]:
+    """
+    The instruction sets for which there are reductions that this CPU can run, fastest first.
     """
 
 def replan_transfer(
