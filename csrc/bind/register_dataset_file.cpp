@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+
 #include "bind/dataset_arguments.hpp"
 #include "bind/errors.hpp"
 #include "bind/register.hpp"
@@ -48,10 +50,15 @@ py::dict describe_field(const FieldRecord& f) {
   return info;
 }
 
-py::tuple range_of(const Result<Range>& range) {
-  check(range.status());
-  return py::make_tuple(range.value().begin, range.value().end);
+// What `look` finds in the mapping, as a Result, under a guard.
+template <typename Look>
+auto look_at(const DatasetFile& file, Look look) {
+  decltype(look()) found = Status(Code::kInvalid, "");
+  check(file.guarded([&] { return (found = look()).status(); }));
+  return found.value();
 }
+
+py::tuple range_of(const Range& range) { return py::make_tuple(range.begin, range.end); }
 
 }  // namespace
 
@@ -89,31 +96,87 @@ void register_dataset_file(py::module_& module) {
       .def(
           "row_range",
           [](const DatasetFile& self, int64_t field, int64_t row) {
-            return range_of(self.row_range(field_index(self, field), unsigned_of(row, "the row")));
+            const uint64_t at = field_index(self, field), index = unsigned_of(row, "the row");
+            return range_of(look_at(self, [&] { return self.row_range(at, index); }));
           },
           py::arg("field"), py::arg("row"),
           "Bytes (begin, end) of a varying row in its field's data.")
       .def(
           "document",
           [](const DatasetFile& self, int64_t field, int64_t index) {
-            return range_of(
-                self.document(field_index(self, field), unsigned_of(index, "the document")));
+            const uint64_t at = field_index(self, field), nth = unsigned_of(index, "the document");
+            return range_of(look_at(self, [&] { return self.document(at, nth); }));
           },
           py::arg("field"), py::arg("index"), "Tokens (begin, end) of a document.")
       .def(
           "document_of",
           [](const DatasetFile& self, int64_t field, int64_t token) {
-            return check(
-                self.document_of(field_index(self, field), unsigned_of(token, "the token")));
+            const uint64_t at = field_index(self, field), nth = unsigned_of(token, "the token");
+            return look_at(self, [&] { return self.document_of(at, nth); });
           },
           py::arg("field"), py::arg("token"), "The document that holds a token.")
       .def(
           "documents",
           [](const DatasetFile& self, int64_t field) {
-            const auto documents = self.documents(field_index(self, field));
-            return std::vector<uint64_t>(documents.begin(), documents.end());
+            const uint64_t at = field_index(self, field);
+            std::vector<uint64_t> copy;
+            check(self.guarded([&]() -> Status {
+              HPCORE_RETURN_IF_ERROR(self.touch_documents(at));
+              const auto documents = self.documents(at);
+              copy.assign(documents.begin(), documents.end());
+              return {};
+            }));
+            return copy;
           },
-          py::arg("field") = 0)
+          py::arg("field") = 0, "First token of each document, then the number of tokens.")
+      .def(
+          "read",
+          [](const DatasetFile& self, int64_t field, int64_t first, int64_t bytes) {
+            const uint64_t at = field_index(self, field);
+            const uint64_t begin = unsigned_of(first, "the first byte");
+            const uint64_t wanted = unsigned_of(bytes, "the number of bytes");
+            const dataset::FieldView& view = self.field(at);
+            if (begin > view.data_bytes || wanted > view.data_bytes - begin) {
+              check(Status(Code::kInvalid, "bytes " + std::to_string(begin) + " to " +
+                                               std::to_string(begin + wanted) + " of field " +
+                                               view.name + ", which has " +
+                                               std::to_string(view.data_bytes)));
+            }
+            std::string copy(wanted, '\0');
+            Status status;
+            {
+              const py::gil_scoped_release release;
+              status = self.guarded([&]() -> Status {
+                HPCORE_RETURN_IF_ERROR(self.check_size());
+                HPCORE_RETURN_IF_ERROR(self.touch(at, begin, wanted));
+                std::memcpy(copy.data(), view.data + begin, wanted);
+                return {};
+              });
+            }
+            check(status);
+            return py::bytes(copy);
+          },
+          py::arg("field"), py::arg("first"), py::arg("bytes"),
+          "A copy of bytes of a field's data.")
+      .def("check_size", [](const DatasetFile& self) { check(self.check_size()); })
+      .def_property_readonly(
+          "checked_blocks", [](const DatasetFile& self) { return self.checks().checked_blocks(); },
+          "Blocks whose checksums were compared, by any process that shares the bits.")
+      .def_property_readonly(
+          "joined_checks", [](const DatasetFile& self) { return self.checks().joined(); },
+          "Another process of this node, that has the file open, began the checking.")
+      .def(
+          "scrub",
+          [](const DatasetFile& self, int64_t most) {
+            const uint64_t wanted = unsigned_of(most, "the number of blocks");
+            Result<uint64_t> done = Status(Code::kInvalid, "");
+            {
+              const py::gil_scoped_release release;
+              done = self.checks().scrub(wanted);
+            }
+            return check(done);
+          },
+          py::arg("most"), "Checks up to `most` blocks that were not; 0: all are.")
       .def("verify_all", [](const DatasetFile& self) {
         Status status;
         {

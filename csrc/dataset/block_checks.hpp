@@ -1,25 +1,25 @@
 // Purpose: which blocks of a mapped .hpd file have been checked against their checksums, and the
 // checking: a block at its first touch (about 25 us), its page of the block table before it.
-// The bits are this process's own, or, after share(), in memory that all processes of the node use.
-// Threads: thread-safe after construction and share().
-// Ownership: owns the bits; borrows the mapping and the head.
+// The bits are this process's own, or, for files of 16 MiB and more, in memory that all processes
+// of the node use that have the file open (shared_bits.hpp). Threads: thread-safe after
+// construction. Ownership: owns the bits; borrows the mapping and the head.
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "base/fd.hpp"
-#include "base/mapping.hpp"
 #include "base/status.hpp"
+#include "dataset/shared_bits.hpp"
 #include "dataset/superblock.hpp"
 
 namespace hpcore::dataset {
 
 class BlockChecks {
  public:
-  // `map` is the whole file.
-  BlockChecks(const std::string& path, const Head& head, const unsigned char* map);
+  // `map` is the whole file, open as `fd`.
+  BlockChecks(const std::string& path, const Head& head, const unsigned char* map, int fd);
 
   // Blocks that hold bytes [offset, offset + bytes) of the file.
   Status touch(uint64_t offset, uint64_t bytes);
@@ -29,6 +29,11 @@ class BlockChecks {
   Status check_block(uint64_t block, const void* data);
   [[nodiscard]] bool checked(uint64_t block) const { return is_set(pages_ + block); }
   [[nodiscard]] uint64_t checked_blocks() const;
+  // Checks up to `most` blocks that were not, from the first on; how many it did: 0, all are.
+  Result<uint64_t> scrub(uint64_t most);
+  Status check_all();
+  // Another process made the bits.
+  [[nodiscard]] bool joined() const { return shared_.has_value() && shared_->joined(); }
   [[nodiscard]] uint64_t blocks() const { return head_.superblock.blocks; }
   // Where a block lies: offset in the file and bytes.
   [[nodiscard]] uint64_t block_offset(uint64_t block) const;
@@ -48,8 +53,10 @@ class BlockChecks {
   const Head& head_;
   const unsigned char* map_;
   uint64_t pages_;
+  std::optional<SharedBits> shared_;
   std::vector<std::atomic<uint64_t>> own_;
-  std::atomic<uint64_t>* words_;  // a bit a page of the block table, then a bit a block
+  std::atomic<uint64_t> scrubbed_{0};  // blocks below were checked
+  std::atomic<uint64_t>* words_;       // a bit a page of the block table, then a bit a block
 };
 
 }  // namespace hpcore::dataset

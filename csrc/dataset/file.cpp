@@ -75,8 +75,8 @@ Status DatasetFile::load() {
   if (map == MAP_FAILED) return Status::system("mapping dataset " + path_, errno);
   map_ = static_cast<const unsigned char*>(map);
   for (const FieldRecord& field : head_.fields) views_.push_back(view_of(field, map_));
-  checks_ = std::make_unique<BlockChecks>(path_, head_, map_);
-  return check_page_table();
+  checks_ = std::make_unique<BlockChecks>(path_, head_, map_, verify_ ? fd_.get() : -1);
+  return guarded([&] { return check_page_table(); });
 }
 
 Status DatasetFile::check_page_table() const {
@@ -94,6 +94,13 @@ Status DatasetFile::check_size() const {
   if (static_cast<uint64_t>(info.st_size) >= map_bytes_) return {};
   return corrupt("was cut short while it was open: it has " + std::to_string(info.st_size) +
                  " bytes, had " + std::to_string(map_bytes_));
+}
+
+Status DatasetFile::unreadable(uint64_t offset) const {
+  broken_.store(true, std::memory_order_relaxed);
+  HPCORE_RETURN_IF_ERROR(check_size());
+  return corrupt("cannot be read at offset " + std::to_string(offset) +
+                 ": it was cut short while it was open, or its disk fails; open it again");
 }
 
 Result<uint64_t> DatasetFile::find_field(const std::string& name) const {
@@ -175,10 +182,11 @@ Status DatasetFile::check_padding() const {
 
 Status DatasetFile::verify_all() const {
   HPCORE_RETURN_IF_ERROR(check_size());
-  HPCORE_RETURN_IF_ERROR(check_padding());
-  for (uint64_t block = 0; block < head_.superblock.blocks; ++block)
-    HPCORE_RETURN_IF_ERROR(checks_->check_block(block));
-  return {};
+  return guarded([&]() -> Status {
+    HPCORE_RETURN_IF_ERROR(check_page_table());
+    HPCORE_RETURN_IF_ERROR(check_padding());
+    return checks_->check_all();
+  });
 }
 
 }  // namespace hpcore::dataset

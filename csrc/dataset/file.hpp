@@ -8,6 +8,7 @@
 // Ownership: owns descriptor and mapping; close by destruction.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,6 +17,7 @@
 #include "base/fd.hpp"
 #include "base/status.hpp"
 #include "dataset/block_checks.hpp"
+#include "dataset/bus_guard.hpp"
 #include "dataset/superblock.hpp"
 
 namespace hpcore::dataset {
@@ -63,14 +65,27 @@ class DatasetFile {
   // The tokens of a document; the document that holds a token. Call within guarded().
   Result<Range> document(uint64_t field, uint64_t index) const;
   Result<uint64_t> document_of(uint64_t field, uint64_t token) const;
-  // First token of each document, then the number of tokens; nothing of it is checked.
+  // First token of each document, then the number of tokens. Checked only by touch_documents().
   [[nodiscard]] std::span<const uint64_t> documents(uint64_t field) const;
+  Status touch_documents(uint64_t field) const {
+    const auto table = documents(field);
+    return touch_file(head_.fields[field].document_table_offset, table.size_bytes());
+  }
 
   // Checks the blocks of these bytes of a field's data that were not checked before.
   Status touch(uint64_t field, uint64_t first_byte, uint64_t bytes) const {
     return verify_ ? checks_->touch(views_[field].data_offset + first_byte, bytes) : Status();
   }
   [[nodiscard]] BlockChecks& checks() const { return *checks_; }
+  // Runs copy(), which reads the mapping and returns a Status. If the file was cut short or its
+  // disk fails meanwhile, that is kCorrupt, what was read is worthless, and so is this object.
+  template <typename Copy>
+  Status guarded(Copy copy) const {
+    if (broken_.load(std::memory_order_relaxed)) return unreadable(0);
+    const BusGuard guard(map_, map_bytes_);
+    const Status status = copy();
+    return guard.hit() ? unreadable(guard.offset()) : status;
+  }
   // kCorrupt if the file is shorter than when it was opened.
   Status check_size() const;
   // Reads everything; the first part that does not match is the error.
@@ -81,6 +96,7 @@ class DatasetFile {
   Status load();
   Status check_page_table() const;
   Status check_padding() const;
+  Status unreadable(uint64_t offset) const;
   Status touch_file(uint64_t offset, uint64_t bytes) const {
     return verify_ ? checks_->touch(offset, bytes) : Status();
   }
@@ -95,6 +111,7 @@ class DatasetFile {
   std::vector<FieldView> views_;
   const unsigned char* map_ = nullptr;
   uint64_t map_bytes_ = 0;
+  mutable std::atomic<bool> broken_{false};  // pages of zeros lie where the file was
   std::unique_ptr<BlockChecks> checks_;
 };
 

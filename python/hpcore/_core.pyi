@@ -1150,6 +1150,7 @@ class DatasetFile:
     A mapped .hpd file. Thread-safe.
     """
     def __init__(self, path: str, verify: bool = True) -> None: ...
+    def check_size(self) -> None: ...
     def document(
         self,
         field: typing.SupportsInt | typing.SupportsIndex,
@@ -1166,12 +1167,24 @@ class DatasetFile:
         """
         The document that holds a token.
         """
-    def documents(self, field: typing.SupportsInt | typing.SupportsIndex = 0) -> list[int]: ...
+    def documents(self, field: typing.SupportsInt | typing.SupportsIndex = 0) -> list[int]:
+        """
+        First token of each document, then the number of tokens.
+        """
     def find_field(self, name: str) -> int:
         """
         Number of a field. NotFound names those there are.
         """
     def info(self) -> dict: ...
+    def read(
+        self,
+        field: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+    ) -> bytes:
+        """
+        A copy of bytes of a field's data.
+        """
     def row_range(
         self,
         field: typing.SupportsInt | typing.SupportsIndex,
@@ -1180,7 +1193,21 @@ class DatasetFile:
         """
         Bytes (begin, end) of a varying row in its field's data.
         """
+    def scrub(self, most: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Checks up to `most` blocks that were not; 0: all are.
+        """
     def verify_all(self) -> None: ...
+    @property
+    def checked_blocks(self) -> int:
+        """
+        Blocks whose checksums were compared, by any process that shares the bits.
+        """
+    @property
+    def joined_checks(self) -> bool:
+        """
+        Another process of this node, that has the file open, began the checking.
+        """
     @property
     def path(self) -> str: ...
 

@@ -107,7 +107,8 @@ def test_dataset_notices_damaged_tables(tmp_path: Path) -> None:
     path = make(tmp_path, [b"some text"])  # a block of data, padded; the document table's block
     content = bytearray(path.read_bytes())
     size = len(content)
-    for offset, name in (size - 1, "page table"), (size - 5, "block table"), (DATA + 4096, "block 0"):
+    places = [(size - 1, "page table"), (size - 5, "block table"), (DATA + 4096, "block 0")]
+    for offset, name in places:
         damaged = bytearray(content)
         damaged[offset] ^= 1
         path.write_bytes(damaged)
