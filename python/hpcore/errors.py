@@ -61,3 +61,7 @@ class SystemCallError(HpcoreError, OSError):
 
 class JobStopped(HpcoreError, RuntimeError):
     """The job cannot go on; the message carries the reason."""
+
+
+class CoordinatorUnavailable(HpcoreError, ConnectionError):
+    """The coordinator did not answer in time; what it was asked may have happened."""

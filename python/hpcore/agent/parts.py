@@ -18,7 +18,7 @@ from hpcore.agent.registrar import Registrar
 from hpcore.agent.shadow_memory import STORE_KEY, make_memory
 from hpcore.agent.supervision import Supervisor
 from hpcore.agent.workers import WorkerTable
-from hpcore.membership.coordinator import LocalCoordinator
+from hpcore.membership.rosters import LocalRosters
 from hpcore.membership.state import Cluster, Policy
 
 if TYPE_CHECKING:
@@ -116,4 +116,4 @@ def _registrar(options: AgentOptions, segment: _core.NodeSegment, job: str) -> R
         max_restarts=options.max_restarts,
     )
     cluster = Cluster(job, options.nproc, options.nproc, options.standbys)
-    return Registrar(segment, LocalCoordinator(), cluster, policy)
+    return Registrar(segment, LocalRosters(), cluster, policy)

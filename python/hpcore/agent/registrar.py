@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hpcore.errors import HpcoreError
-from hpcore.membership.coordinator import Coordinator
 from hpcore.membership.decide import decide
 from hpcore.membership.roster import Roster
+from hpcore.membership.rosters import Rosters
 from hpcore.membership.state import (
     FLAG_KEPT,
     VERSION_APPLYING,
@@ -59,14 +59,14 @@ class Registrar:
     def __init__(
         self,
         segment: _core.NodeSegment,
-        coordinator: Coordinator,
+        rosters: Rosters,
         cluster: Cluster,
         policy: Policy,
     ) -> None:
         from hpcore import _core
 
         self._segment = segment
-        self._coordinator = coordinator
+        self._rosters = rosters
         self._policy = policy
         self._words = {
             _core.VERSION_NONE: VERSION_NONE,
@@ -160,7 +160,7 @@ class Registrar:
         return Closed(at_ns, roster.generation, steps, versions, kept)
 
     def _publish(self, roster: Roster) -> int:
-        if not self._coordinator.commit(roster, roster.generation - 1):
+        if not self._rosters.commit(roster):
             raise HpcoreError(
                 f"the coordinator has another roster of generation {roster.generation}: "
                 "a second agent works on this job"

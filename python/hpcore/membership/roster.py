@@ -16,13 +16,25 @@ from hpcore.errors import InvalidArgument
 @dataclass(frozen=True)
 class Member:
     """One worker with a rank: `slot` is its place in the node segment, `incarnation` is never
-    reused."""
+    reused. `announcement`: what others must know to reach it from another node; opaque here."""
 
     rank: int
     slot: int
     incarnation: int
     pid: int
     node: int = 0
+    announcement: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; an announcement only where there is one."""
+        value = {
+            "rank": self.rank,
+            "slot": self.slot,
+            "incarnation": self.incarnation,
+            "pid": self.pid,
+            "node": self.node,
+        }
+        return {**value, "announcement": self.announcement} if self.announcement else value
 
 
 @dataclass(frozen=True)
@@ -114,16 +126,7 @@ class Roster:
             "generation": self.generation,
             "job": self.job,
             "steps": self.steps,
-            "members": [
-                {
-                    "rank": m.rank,
-                    "slot": m.slot,
-                    "incarnation": m.incarnation,
-                    "pid": m.pid,
-                    "node": m.node,
-                }
-                for m in self.members
-            ],
+            "members": [m.to_dict() for m in self.members],
             "receivers": list(self.receivers),
             "sources": list(self.sources),
             "reason": self.reason,
@@ -133,16 +136,21 @@ class Roster:
         }
 
     @staticmethod
+    def from_dict(value: dict[str, Any]) -> Roster:
+        """The inverse of `to_dict`. Raises TypeError or KeyError if it is no roster."""
+        value = dict(value)
+        members = tuple(Member(**member) for member in value.pop("members"))
+        nodes = tuple(Node(**node) for node in value.pop("nodes", ()))
+        return Roster(members=members, nodes=nodes, **value)
+
+    @staticmethod
     def from_bytes(data: bytes) -> Roster:
         """The inverse of `to_bytes`.
 
         Raises InvalidArgument if the bytes are no roster.
         """
         try:
-            value = json.loads(data)
-            members = tuple(Member(**member) for member in value.pop("members"))
-            nodes = tuple(Node(**node) for node in value.pop("nodes", ()))
-            return Roster(members=members, nodes=nodes, **value)
+            return Roster.from_dict(json.loads(data))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, InvalidArgument):
                 raise
