@@ -129,10 +129,16 @@ void add_generations(SegmentClass& segment) {
       .def("ranked", &NodeSegment::ranked, "The slots of the current roster, by rank.")
       .def(
           "open_commit",
-          [](NodeSegment& self, const std::vector<int>& slots, uint64_t generation,
-             uint64_t steps) { check(self.open_commit(slots, generation, steps)); },
-          py::arg("slots"), py::arg("generation"), py::arg("steps"),
-          "Opens the members' commit words for a generation with `steps` committed steps.")
+          [](NodeSegment& self, const std::vector<int>& slots, uint64_t generation, uint64_t steps,
+             bool peers) { check(self.open_commit(slots, generation, steps, peers)); },
+          py::arg("slots"), py::arg("generation"), py::arg("steps"), py::arg("peers") = false,
+          "Opens this node's members' commit words for a generation with `steps` committed steps. "
+          "`peers`: it has members on other nodes.")
+      .def("advance_peers", &NodeSegment::advance_peers, py::arg("generation"), py::arg("steps"),
+           "All other nodes' members are ready for `steps` steps. False if the generation is over.")
+      .def("settle", &NodeSegment::settle, py::arg("generation"), py::arg("steps"),
+           "Says how many steps of a closed generation are committed, where other nodes had to be "
+           "asked.")
       .def("close_generation", &NodeSegment::close_generation, py::arg("generation"),
            py::call_guard<py::gil_scoped_release>(),
            "Closes the commit words of the ranked slots and revokes the generation. Returns the "

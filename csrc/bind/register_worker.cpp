@@ -34,11 +34,11 @@ py::object notice_or_none(const std::optional<roster::Notice>& notice) {
 }
 
 std::string wait_commit(const Worker& self, uint64_t generation, uint64_t step,
-                        const std::vector<int>& slots, double timeout_s) {
+                        const std::vector<int>& slots, double timeout_s, bool here) {
   for (const int slot : slots) require_slot(*self.segment(), slot);
   CommitOutcome outcome = CommitOutcome::kTimeout;
   wait_in_slices(timeout_s, [&](TimePoint until) {
-    outcome = self.wait_commit(generation, step, slots, until);
+    outcome = self.wait_commit(generation, step, slots, until, here);
     return outcome != CommitOutcome::kTimeout;
   });
   return outcome_name(outcome);
@@ -107,9 +107,9 @@ void add_messages(WorkerClass& worker) {
            "Says that this worker's gradients of `step` are complete. False if the generation is "
            "closed.")
       .def("wait_commit", &wait_commit, py::arg("generation"), py::arg("step"), py::arg("slots"),
-           py::arg("timeout_s"),
-           "'committed' when all slots said ready, 'discarded' when one was closed before, else "
-           "'timeout'.")
+           py::arg("timeout_s"), py::arg("here") = false,
+           "'committed' when all slots, which are this node's, and all other nodes said ready, "
+           "'discarded' when one was closed before, else 'timeout'. `here`: never mind the others.")
       .def(
           "set_rank_blob",
           [](Worker& self, int rank, uint64_t tag, const std::string& blob) {

@@ -4,7 +4,13 @@
 // steps > s, and is discarded as soon as one is closed below. When all words of a generation are
 // closed, C = min(steps) goes into the header's ledger, before any word may be opened for a newer
 // generation: who comes late reads it there.
-// Threads: plain functions on values; the words are std::atomic<uint64_t> in the slots.
+// With other nodes there is one word more, the header's `peers`: what all of them have said ready
+// for as far as this node knows, which may be less than the truth. A step that this node's words
+// and `peers` are both beyond is committed. If at the close only `peers` is behind, it is open
+// whether the step was committed elsewhere: C is the minimum over the nodes that are left, whose
+// frozen words the agents compare; settle() brings it. No node can know of more than the others
+// have said, so C is never below what anybody has seen committed. Threads: plain functions on
+// values; the words are std::atomic<uint64_t> in the slots.
 #pragma once
 
 #include <atomic>

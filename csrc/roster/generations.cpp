@@ -48,8 +48,8 @@ bool NodeSegment::is_ranked(int slot) const {
   return (header().ranked_mask.load() >> static_cast<unsigned>(slot) & 1) != 0;
 }
 
-Status NodeSegment::open_commit(const std::vector<int>& slots, uint64_t generation,
-                                uint64_t steps) {
+Status NodeSegment::open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps,
+                                bool peers) {
   if (generation == 0 || generation >= CommitWord::kGenerationLimit ||
       steps > CommitWord::kStepsMask) {
     return {Code::kInvalid, "generation " + std::to_string(generation) + " or steps " +
@@ -69,9 +69,37 @@ Status NodeSegment::open_commit(const std::vector<int>& slots, uint64_t generati
     const CommitWord word = look(this->slot(slot).commit);
     if (word.generation != 0 && word.generation < generation) close_commits(word.generation);
   }
+  header().peers.store(
+      CommitWord{generation, false, peers ? steps : CommitWord::kStepsMask}.pack());
   for (const int slot : slots)
     this->slot(slot).commit.store(CommitWord{generation, false, steps}.pack());
   return {};
+}
+
+bool NodeSegment::advance_peers(uint64_t generation, uint64_t steps) {
+  uint64_t seen = header().peers.load();
+  for (;;) {
+    const CommitWord word = CommitWord::unpack(seen);
+    if (word.generation != generation || word.closed) return false;
+    if (word.steps >= steps) return true;
+    if (header().peers.compare_exchange_weak(seen, CommitWord{generation, false, steps}.pack()))
+      break;
+  }
+  ring_all_slots();
+  return true;
+}
+
+void NodeSegment::settle(uint64_t generation, uint64_t steps) {
+  write_ledger(generation, steps);
+  ring_all_slots();
+}
+
+void NodeSegment::write_ledger(uint64_t generation, uint64_t steps) {
+  std::atomic<uint64_t>& entry = header().ledger[generation % kLedgerEntries];
+  uint64_t seen = entry.load();
+  while (CommitWord::unpack(seen).generation < generation) {
+    if (entry.compare_exchange_weak(seen, CommitWord{generation, true, steps}.pack())) break;
+  }
 }
 
 std::optional<uint64_t> NodeSegment::committed_steps(uint64_t generation) const {
@@ -85,16 +113,15 @@ std::optional<uint64_t> NodeSegment::committed_steps(uint64_t generation) const 
 std::optional<uint64_t> NodeSegment::close_commits(uint64_t generation) {
   if (generation == 0) return std::nullopt;
   for (int index = 0; index < slots(); ++index) close_commit(slot(index).commit, generation);
+  close_commit(header().peers, generation);
   std::optional<uint64_t> steps;
   for (int index = 0; index < slots(); ++index) {
     const CommitWord word = look(slot(index).commit);
     if (word.generation == generation) steps = std::min(word.steps, steps.value_or(word.steps));
   }
-  std::atomic<uint64_t>& entry = header().ledger[generation % kLedgerEntries];
-  uint64_t seen = entry.load();
-  while (steps && CommitWord::unpack(seen).generation < generation) {
-    if (entry.compare_exchange_weak(seen, CommitWord{generation, true, *steps}.pack())) break;
-  }
+  const CommitWord peers = look(header().peers);
+  const bool known = peers.generation != generation || peers.steps >= steps.value_or(0);
+  if (steps && known) write_ledger(generation, *steps);
   return committed_steps(generation);
 }
 

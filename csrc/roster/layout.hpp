@@ -9,7 +9,7 @@
 namespace hpcore::roster {
 
 constexpr uint64_t kMagic = 0x31304745'53435048;  // "HPCSEG01"
-constexpr uint32_t kLayoutVersion = 2;
+constexpr uint32_t kLayoutVersion = 3;
 constexpr int kMaxSlots = 64;
 constexpr size_t kPage = 4096;
 constexpr size_t kBoardBytes = 256 << 10;
@@ -67,6 +67,9 @@ struct Header {
   alignas(64) std::atomic<uint64_t> ranked_mask;  // slots that the current roster names
   std::atomic<uint8_t> ranked_order[kMaxSlots];   // slot of each rank
   std::atomic<uint32_t> ranked_count;
+  // What all other nodes have said ready for, as far as it is known here: a commit word. Steps are
+  // kStepsMask in a generation that has no other nodes.
+  alignas(64) std::atomic<uint64_t> peers;
   alignas(64) std::atomic<uint64_t> fault_mask;
   // How the last generations ended: entry g % kLedgerEntries is the closed commit word (g, C).
   alignas(64) std::atomic<uint64_t> ledger[kLedgerEntries];

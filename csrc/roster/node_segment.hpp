@@ -76,8 +76,16 @@ class NodeSegment : public std::enable_shared_from_this<NodeSegment> {
   [[nodiscard]] std::vector<int> ranked() const;  // slots by rank
   [[nodiscard]] bool is_ranked(int slot) const;
   // Closes whatever is still open of older generations. kInvalid if a slot is in this one already.
-  Status open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps);
-  // Closes the words of this generation and writes C into the ledger; C, or nothing if there are no
+  // `peers`: the generation has members on other nodes, whose progress advance_peers tells.
+  Status open_commit(const std::vector<int>& slots, uint64_t generation, uint64_t steps,
+                     bool peers = false);
+  // All other nodes' members are ready for the first `steps` steps; wakes waiters. False if the
+  // generation is closed or another.
+  bool advance_peers(uint64_t generation, uint64_t steps);
+  // C of a closed generation, where it takes other nodes to know it. The first to say it counts.
+  void settle(uint64_t generation, uint64_t steps);
+  // Closes the words of this generation and writes C into the ledger unless other nodes must settle
+  // it; C, or nothing if it is not known or there are no
   // such words. Revokes nothing, wakes nobody.
   std::optional<uint64_t> close_commits(uint64_t generation);
   // Closes and revokes; the words' steps, by rank. Idempotent. C is their minimum.
@@ -105,6 +113,7 @@ class NodeSegment : public std::enable_shared_from_this<NodeSegment> {
   [[nodiscard]] Blob& blob(int rank, int which) const;
   [[nodiscard]] size_t slot_offset(int slot) const;
   void wake_board() const;
+  void write_ledger(uint64_t generation, uint64_t steps);
 
   Fd fd_;
   Mapping mapping_;

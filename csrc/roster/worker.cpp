@@ -154,7 +154,7 @@ bool Worker::ready(uint64_t generation, uint64_t step) {
 }
 
 std::optional<CommitOutcome> Worker::outcome(uint64_t generation, uint64_t step,
-                                             const std::vector<int>& slots) const {
+                                             const std::vector<int>& slots, bool here) const {
   bool all = true;
   for (const int slot : slots) {
     const CommitWord word = look(segment_->slot(slot).commit);
@@ -169,14 +169,19 @@ std::optional<CommitOutcome> Worker::outcome(uint64_t generation, uint64_t step,
       all = false;
     }
   }
-  if (all) return CommitOutcome::kCommitted;
-  return std::nullopt;
+  if (!all) return std::nullopt;
+  const CommitWord peers = look(segment_->header().peers);
+  if (here || peers.generation == 0 || (peers.generation == generation && peers.steps > step))
+    return CommitOutcome::kCommitted;
+  const auto committed = segment_->committed_steps(generation);
+  if (!committed) return std::nullopt;
+  return *committed > step ? CommitOutcome::kCommitted : CommitOutcome::kDiscarded;
 }
 
 CommitOutcome Worker::wait_commit(uint64_t generation, uint64_t step, const std::vector<int>& slots,
-                                  TimePoint deadline) const {
+                                  TimePoint deadline, bool here) const {
   std::optional<CommitOutcome> found;
-  const auto known = [&] { return (found = outcome(generation, step, slots)).has_value(); };
+  const auto known = [&] { return (found = outcome(generation, step, slots, here)).has_value(); };
   for (int i = 0; i < kCommitYields; ++i) {
     if (known()) return *found;
     sched_yield();

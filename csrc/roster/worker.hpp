@@ -48,8 +48,9 @@ class Worker {
   [[nodiscard]] std::optional<Notice> wait_roster(uint64_t after, TimePoint deadline) const;
   [[nodiscard]] bool revoked(uint64_t generation) const { return revocation_->revoked(generation); }
   bool ready(uint64_t generation, uint64_t step);
+  // `slots`: those of this node. `here`: whether they are all ready, never mind other nodes.
   CommitOutcome wait_commit(uint64_t generation, uint64_t step, const std::vector<int>& slots,
-                            TimePoint deadline) const;
+                            TimePoint deadline, bool here = false) const;
   void finish(int code);
 
  private:
@@ -57,7 +58,8 @@ class Worker {
   void keep_watch();
   void end_with_the_agent() const;
   [[nodiscard]] std::optional<CommitOutcome> outcome(uint64_t generation, uint64_t step,
-                                                     const std::vector<int>& slots) const;
+                                                     const std::vector<int>& slots,
+                                                     bool here) const;
 
   std::shared_ptr<NodeSegment> segment_;
   int index_;

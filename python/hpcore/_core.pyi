@@ -216,6 +216,14 @@ class NodeSegment:
         """
         Makes a segment (a memfd): the agent's part. slots: 1 to 64. Raises InvalidArgument.
         """
+    def advance_peers(
+        self,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+    ) -> bool:
+        """
+        All other nodes' members are ready for `steps` steps. False if the generation is over.
+        """
     def close(self) -> None:
         """
         For symmetry: the memory goes with the last object that uses it.
@@ -237,9 +245,10 @@ class NodeSegment:
         slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         generation: typing.SupportsInt | typing.SupportsIndex,
         steps: typing.SupportsInt | typing.SupportsIndex,
+        peers: bool = False,
     ) -> None:
         """
-        Opens the members' commit words for a generation with `steps` committed steps.
+        Opens this node's members' commit words for a generation with `steps` committed steps. `peers`: it has members on other nodes.
         """
     def prepare_slot(
         self,
@@ -270,6 +279,14 @@ class NodeSegment:
     ) -> None:
         """
         The slots of the current roster, by rank.
+        """
+    def settle(
+        self,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Says how many steps of a closed generation are committed, where other nodes had to be asked.
         """
     def slot_info(self, slot: typing.SupportsInt | typing.SupportsIndex) -> SlotInfo: ...
     @property
@@ -388,9 +405,10 @@ class Worker:
         step: typing.SupportsInt | typing.SupportsIndex,
         slots: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         timeout_s: typing.SupportsFloat | typing.SupportsIndex,
+        here: bool = False,
     ) -> str:
         """
-        'committed' when all slots said ready, 'discarded' when one was closed before, else 'timeout'.
+        'committed' when all slots, which are this node's, and all other nodes said ready, 'discarded' when one was closed before, else 'timeout'. `here`: never mind the others.
         """
     def wait_roster(
         self,

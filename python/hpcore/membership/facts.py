@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hpcore.membership.places import node_of
 from hpcore.membership.state import (
     Cause,
     Closed,
@@ -17,6 +18,8 @@ from hpcore.membership.state import (
     Exited,
     Faulted,
     FirstCommit,
+    NodeLost,
+    NodesChanged,
     Policy,
     Resized,
     ScriptFailed,
@@ -63,6 +66,10 @@ def fold(cluster: Cluster, event: Event, policy: Policy) -> Cluster:
             return _because(cluster, event.reason, event.at_ns)
         case Resized():
             return replace(cluster, target=event.target)
+        case NodesChanged():
+            return replace(cluster, target=event.target, standbys=event.standbys)
+        case NodeLost():
+            return _node_lost(cluster, event, policy)
     return cluster
 
 
@@ -124,7 +131,9 @@ def _stage_changed(cluster: Cluster, event: StageChanged) -> Cluster:
         cluster = replace(cluster, ready_ns=event.at_ns)
     if worker.recoverable and not event.recoverable and cluster.member(worker) is not None:
         cluster = replace(cluster, ended=True)
-    return _put(cluster, replace(worker, stage=event.stage, recoverable=event.recoverable))
+    told = event.announcement or worker.announcement
+    worker = replace(worker, stage=event.stage, recoverable=event.recoverable, announcement=told)
+    return _put(cluster, worker)
 
 
 def _has_rank(cluster: Cluster, worker: WorkerFacts) -> bool:
@@ -216,6 +225,22 @@ def _rank_lost(cluster: Cluster, worker: WorkerFacts, at_ns: int) -> Cluster:
         losses=cluster.losses + 1,
         step_failures=failures,
     )
+
+
+def _node_lost(cluster: Cluster, event: NodeLost, policy: Policy) -> Cluster:
+    """All its workers at once. The loss of a standby is no failed start."""
+    why = f"node {event.node} lost{f': {event.reason}' if event.reason else ''}"
+    for worker in list(cluster.workers.values()):
+        if node_of(worker.slot) != event.node:
+            continue
+        if not _has_rank(cluster, worker):
+            cluster = _drop(cluster, worker)
+        elif _recovers(cluster, worker, policy):
+            cluster = _rank_lost(cluster, worker, event.at_ns)
+            cluster = replace(cluster, start_failures=0, step_failures={})
+        elif cluster.stop is None and worker.stage is not Stage.FINISHED:
+            cluster = replace(cluster, stop=Stop(1, f"{name_of(cluster, worker)} lost: {why}"))
+    return cluster
 
 
 def _faulted(cluster: Cluster, event: Faulted, policy: Policy) -> Cluster:

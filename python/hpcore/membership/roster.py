@@ -54,6 +54,8 @@ class Roster:
 
     `steps` is the number of committed steps, `receivers` the slots that need state, `sources` the
     slots that hold it whole, `detected_ns` and `decided_ns` are CLOCK_MONOTONIC nanoseconds.
+    `block`: ranks of one node as the job began; sums over nodes are formed block by block, whoever
+    holds the ranks later (0: one node).
     """
 
     generation: int
@@ -66,6 +68,7 @@ class Roster:
     detected_ns: int = 0
     decided_ns: int = 0
     nodes: tuple[Node, ...] = ()
+    block: int = 0
     _ranks: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,6 +136,7 @@ class Roster:
             "detected_ns": self.detected_ns,
             "decided_ns": self.decided_ns,
             "nodes": [asdict(node) for node in self.nodes],
+            "block": self.block,
         }
 
     @staticmethod

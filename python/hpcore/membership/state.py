@@ -46,6 +46,7 @@ class WorkerFacts:
     released: bool = False  # was a member and was let go
     proved: bool = False  # was a member when a step was committed
     dying: bool = False  # dead, and its exit code decides what that means
+    announcement: str = ""  # what ranks on other nodes must know of it
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class StageChanged(Event):
     incarnation: int = 0
     stage: Stage = Stage.ATTACHED
     recoverable: bool = False
+    announcement: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,22 @@ class Resized(Event):
     """The user wants another number of ranks."""
 
     target: int = 0
+
+
+@dataclass(frozen=True)
+class NodeLost(Event):
+    """A node is gone with all its workers; their places are `node * 64` and above."""
+
+    node: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NodesChanged(Event):
+    """Nodes came or went: so many ranks and standbys are wanted now."""
+
+    target: int = 0
+    standbys: int = 0
 
 
 @dataclass(frozen=True)

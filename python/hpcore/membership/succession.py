@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpcore.membership.places import node_of
 from hpcore.membership.roster import Member, Roster
 from hpcore.membership.state import VERSION_APPLYING, VERSION_NONE, Cluster, Stage, WorkerFacts
 
@@ -70,16 +71,28 @@ def assign(
             ranks[rank] = worker
         else:
             moving.append(worker)
-    queue = iter([*moving, *candidates(cluster)])
+    queue = [*moving, *candidates(cluster)]
     for rank in range(size):
         if rank not in ranks:
-            ranks[rank] = next(queue)
+            ranks[rank] = queue.pop(_nearest(roster, rank, queue))
     return sorted(ranks.items())
+
+
+def _nearest(roster: Roster, rank: int, queue: list[WorkerFacts]) -> int:
+    """Whom to take for a rank: the first who is on the node where it was, else the first."""
+    if rank < roster.world_size:
+        for index, worker in enumerate(queue):
+            if node_of(worker.slot) == roster.members[rank].node:
+                return index
+    return 0
 
 
 def members_of(assigned: list[tuple[int, WorkerFacts]]) -> tuple[Member, ...]:
     """Roster members, from what `assign` returned."""
-    return tuple(Member(rank, w.slot, w.incarnation, w.pid) for rank, w in assigned)
+    return tuple(
+        Member(rank, w.slot, w.incarnation, w.pid, node_of(w.slot), w.announcement)
+        for rank, w in assigned
+    )
 
 
 def healing(
