@@ -5,6 +5,7 @@
 #include "bind/errors.hpp"
 #include "bind/regions.hpp"
 #include "bind/register.hpp"
+#include "bind/remote_memory.hpp"
 #include "driver/nccl_library.hpp"
 #include "transport/cuda_device.hpp"
 
@@ -16,10 +17,6 @@ namespace {
 using driver::NcclLibrary;
 using transport::CudaBuffer;
 using transport::CudaDevice;
-
-struct NcclHandle {
-  NcclLibrary library;
-};
 
 void register_nccl_library(py::module_& module) {
   py::class_<NcclHandle, std::shared_ptr<NcclHandle>>(

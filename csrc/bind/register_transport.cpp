@@ -2,12 +2,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
 #include <optional>
 
 #include "bind/errors.hpp"
 #include "bind/regions.hpp"
 #include "bind/register.hpp"
+#include "bind/remote_memory.hpp"
 #include "bind/waiting.hpp"
 #include "roster/worker.hpp"
 #include "state/exposure.hpp"
@@ -26,42 +26,6 @@ using transport::FabricMemory;
 using transport::FabricOptions;
 using transport::FabricServer;
 using transport::RegionMap;
-
-// A reader with what it needs to stay alive, and a switch to end a read.
-struct Memory {
-  std::unique_ptr<RegionMap> regions;  // of the other process
-  std::shared_ptr<void> keeper;
-  std::unique_ptr<transport::RemoteMemory> reader;
-  std::atomic<bool> aborted{false};
-
-  Status read(uint64_t offset, uint64_t bytes, const RegionMap& into, TimePoint deadline) {
-    if (offset > into.bytes() || bytes > into.bytes() - offset) {
-      return {Code::kInvalid, "bytes " + std::to_string(offset) + " to " +
-                                  std::to_string(offset + bytes) + " are outside of the " +
-                                  std::to_string(into.bytes()) + " bytes that are exposed"};
-    }
-    uint64_t expected = offset;
-    bool in_order = true;
-    bool late = false;
-    Status status = reader->stream(
-        offset, bytes, into,
-        [&] {
-          late = late || Clock::now() >= deadline;
-          return late || aborted.load();
-        },
-        [&](uint64_t at, uint64_t arrived) {
-          in_order = in_order && at == expected;
-          expected = at + arrived;
-        });
-    if (status.code() == Code::kAborted && late) {
-      return {Code::kTimeout, "the read was not done in time"};
-    }
-    if (status.ok() && (!in_order || expected != offset + bytes)) {
-      return {Code::kCorrupt, "the transport announced other bytes than it was asked for"};
-    }
-    return status;
-  }
-};
 
 std::shared_ptr<Fabric> open_fabric(const std::string& provider, const std::string& library,
                                     const std::vector<std::string>& domains, uint64_t piece_bytes,
@@ -238,6 +202,7 @@ void register_transport(py::module_& module) {
   register_server(module);
   register_memory(module);
   register_staging(module);
+  register_device_memory(module);
 }
 
 }  // namespace hpcore::bind

@@ -1,5 +1,6 @@
 #include "transport/cuda_device.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <thread>
@@ -230,6 +231,34 @@ CudaBuffer::~CudaBuffer() {
   } else {
     (void)device_->library().host_free(reinterpret_cast<void*>(address_));
   }
+}
+
+Status copy_ranges(const CudaDevice& device, const std::vector<iovec>& to,
+                   const std::vector<iovec>& from, driver::cuda::Stream* stream) {
+  const CudaDevice::Scope scope(device);
+  size_t t = 0, f = 0;
+  uint64_t t_done = 0, f_done = 0;
+  uint64_t target = 0, source = 0, length = 0;  // what is to be copied next
+  auto flush = [&]() -> Status {
+    if (length == 0) return {};
+    return device.status(device.library().memcpy_async(target, source, length, stream),
+                         "copying state");
+  };
+  while (t < to.size() && f < from.size()) {
+    const uint64_t bytes = std::min(to[t].iov_len - t_done, from[f].iov_len - f_done);
+    const uint64_t next_target = reinterpret_cast<uint64_t>(to[t].iov_base) + t_done;
+    const uint64_t next_source = reinterpret_cast<uint64_t>(from[f].iov_base) + f_done;
+    if (length > 0 && target + length == next_target && source + length == next_source) {
+      length += bytes;
+    } else {
+      HPCORE_RETURN_IF_ERROR(flush());
+      target = next_target, source = next_source, length = bytes;
+    }
+    t_done += bytes, f_done += bytes;
+    if (t_done == to[t].iov_len) ++t, t_done = 0;
+    if (f_done == from[f].iov_len) ++f, f_done = 0;
+  }
+  return flush();
 }
 
 }  // namespace hpcore::transport

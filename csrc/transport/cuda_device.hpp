@@ -123,6 +123,10 @@ class CudaBuffer {
   uint64_t bytes_ = 0;
 };
 
+// Enqueues copies between ranges that are cut differently; neighbours in both are one copy.
+[[nodiscard]] Status copy_ranges(const CudaDevice& device, const std::vector<iovec>& to,
+                                 const std::vector<iovec>& from, driver::cuda::Stream* stream);
+
 // The device of that uuid, among those that this process may see; kNotFound.
 Result<int> cuda_ordinal_of(const driver::CudaLibrary& library, const std::string& uuid);
 

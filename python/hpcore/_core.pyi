@@ -15,6 +15,7 @@ __all__: list[str] = [
     "Communicator",
     "CudaBuffer",
     "CudaDevice",
+    "CudaIpcExport",
     "DatasetFile",
     "DatasetWriter",
     "Event",
@@ -23,6 +24,7 @@ __all__: list[str] = [
     "FabricServer",
     "MAX_SLOTS",
     "NcclLibrary",
+    "NcclServer",
     "NodeSegment",
     "Permutation",
     "PlanFamily",
@@ -900,6 +902,23 @@ class RemoteMemory:
         On this node.
         """
     @staticmethod
+    def over_cuda_ipc(
+        device: CudaDevice,
+        address: bytes,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        piece_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
+        slots: typing.SupportsInt | typing.SupportsIndex = 0,
+        answer_limit_s: typing.SupportsFloat | typing.SupportsIndex = 2.0,
+    ) -> RemoteMemory:
+        """
+        Device memory of a process of this node. Raises Unsupported, PeerDead.
+        """
+    @staticmethod
     def over_fabric(
         fabric: Fabric,
         address: bytes,
@@ -913,9 +932,37 @@ class RemoteMemory:
         """
         On any host; `regions` have the sizes that are expected.
         """
+    @staticmethod
+    def over_nccl(
+        device: CudaDevice,
+        nccl: NcclLibrary,
+        address: bytes,
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        unique_id: bytes,
+        slots: typing.SupportsInt | typing.SupportsIndex = 0,
+        answer_limit_s: typing.SupportsFloat | typing.SupportsIndex = 2.0,
+        setup_limit_s: typing.SupportsFloat | typing.SupportsIndex = 10.0,
+    ) -> RemoteMemory:
+        """
+        Blocks until NCCL is up. Raises DeadlineExceeded, PeerDead, MismatchError.
+        """
     def abort(self) -> None:
         """
         Ends reads, now and later; from any thread.
+        """
+    def digest(
+        self,
+        offset: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 30.0,
+    ) -> bytes:
+        """
+        Of the other process's bytes; nothing of this process's is written but staging.
         """
     def read(
         self,
@@ -930,6 +977,20 @@ class RemoteMemory:
     ) -> None:
         """
         Copies the bytes to the same offsets of `into`. Blocks. Raises PeerDead, MismatchError, DeadlineExceeded, Aborted.
+        """
+    def read_digested(
+        self,
+        offset: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+        into: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        timeout_s: typing.SupportsFloat | typing.SupportsIndex = 30.0,
+    ) -> bytes:
+        """
+        As read(), and the digest of what arrived: equal to digest128 of the bytes.
         """
     @property
     def method(self) -> str: ...
@@ -955,6 +1016,70 @@ class StagingServer:
         generation: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def close(self) -> None: ...
+
+class CudaIpcExport:
+    """
+    Lets processes of this node read regions of device memory.
+    """
+    def __init__(
+        self,
+        device: CudaDevice,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        generation: typing.SupportsInt | typing.SupportsIndex = 0,
+        stream: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None:
+        """
+        `stream`: the handle of the one that computed the state last. Raises Unsupported.
+        """
+    @property
+    def address(self) -> bytes:
+        """
+        What a reader needs; good while this object lives.
+        """
+
+class NcclServer:
+    """
+    Sends device memory to those who ask, over NCCL.
+    """
+    def __init__(
+        self,
+        device: CudaDevice,
+        nccl: NcclLibrary,
+        *,
+        host: str = "",
+        piece_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
+        slots: typing.SupportsInt | typing.SupportsIndex = 0,
+        setup_limit_s: typing.SupportsFloat | typing.SupportsIndex = 10.0,
+    ) -> None:
+        """
+        `host`: the address of this host that others reach; empty: receivers are here.
+        """
+    def close(self) -> None:
+        """
+        Ends all links. Twice is fine.
+        """
+    def expose(
+        self,
+        regions: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex
+            ]
+        ],
+        generation: typing.SupportsInt | typing.SupportsIndex,
+        ids: collections.abc.Sequence[str],
+        stream: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> bytes:
+        """
+        The address that receivers need, each with one of the unique ids. The memory must stay until withdraw() or close().
+        """
+    def withdraw(self, generation: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Ends the links of a generation.
+        """
 
 class Arena:
     """

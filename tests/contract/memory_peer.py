@@ -19,16 +19,22 @@ from hpcore.errors import HpcoreError
 GUARD = 64
 """Bytes before and behind each region that nobody may touch."""
 
+SMALL = 4096
+"""Regions below this share an allocation of device memory, as torch's do."""
+
 
 class Memory:
     """Regions of this process with guards around them, listed one or more times."""
 
     def __init__(self, sizes: list[int], seed: int | None, times: int = 1) -> None:
         self.sizes, self.times = sizes, times
-        self.buffers = [(ctypes.c_ubyte * (size + 2 * GUARD))() for size in sizes]
+        self.buffers = self.allocate([size + 2 * GUARD for size in sizes])
         for buffer in self.buffers:
             ctypes.memset(buffer, 0xA5, len(buffer))
         self.fill(seed)
+
+    def allocate(self, sizes: list[int]) -> list[Any]:
+        return [(ctypes.c_ubyte * size)() for size in sizes]
 
     def fill(self, seed: int | None) -> None:
         source = random.Random(seed)
@@ -58,6 +64,28 @@ class Memory:
         )
 
 
+class DeviceMemory(Memory):
+    """The same in the memory of a loopback CUDA device, small regions in one allocation."""
+
+    def __init__(self, device: Any, sizes: list[int], seed: int | None, times: int = 1) -> None:
+        self.allocations: list[Any] = []
+        self.device = device
+        super().__init__(sizes, seed, times)
+
+    def allocate(self, sizes: list[int]) -> list[Any]:
+        small = sum(size for size in sizes if size < SMALL)
+        pool = self._allocate(small) if small else 0
+        buffers = []
+        for size in sizes:
+            at, pool = (pool, pool + size) if size < SMALL else (self._allocate(size), pool)
+            buffers.append((ctypes.c_ubyte * size).from_address(at))
+        return buffers
+
+    def _allocate(self, size: int) -> int:
+        self.allocations.append(_core.CudaBuffer(self.device, size))
+        return int(self.allocations[-1].address)
+
+
 class Peer:
     """What this process can be asked for."""
 
@@ -69,6 +97,7 @@ class Peer:
         self.fabric: Any = None
         self.source: Any = None
         self.worker: Any = None
+        self.cuda: Any = None
 
     def make(self, sizes: list[int], seed: int, times: int) -> list[tuple[int, int]]:
         self.memory = Memory(sizes, seed, times)
@@ -85,6 +114,36 @@ class Peer:
             self.fabric = _core.Fabric(**options)
             self.server = _core.FabricServer(self.fabric)
         return str(self.server.expose(self.memory.regions(), generation).hex())
+
+    def to_device(self, cuda: str) -> list[tuple[int, int]]:
+        """Moves the memory to the device of that double of libcuda."""
+        host = self.memory
+        self.cuda = _core.CudaDevice(library=cuda)
+        self.memory = DeviceMemory(self.cuda, host.sizes, None, host.times)
+        for to, content in zip(self.memory.views(), host.views(), strict=True):
+            to[:] = content
+        return self.memory.regions()
+
+    def export_ipc(self, generation: int) -> str:
+        self.server = _core.CudaIpcExport(self.cuda, self.memory.regions(), generation)
+        return str(self.server.address.hex())
+
+    def serve_nccl(
+        self, generation: int, nccl: str, ids: list[str], options: dict[str, Any]
+    ) -> str:
+        if self.server is None:
+            library = _core.NcclLibrary(nccl)
+            self.server = _core.NcclServer(self.cuda, library, **options)
+        known = [bytes.fromhex(unique_id) for unique_id in ids]
+        return str(self.server.expose(self.memory.regions(), generation, known).hex())
+
+    def fault(self, double: str, name: str, value: int) -> None:
+        """Of a loopback double that this process has loaded."""
+        library = ctypes.CDLL(double)
+        assert library.loopback_fault(name.encode(), ctypes.c_long(value)) == 0
+
+    def withdraw_generation(self, generation: int) -> None:
+        self.server.withdraw(generation)
 
     def withdraw(self) -> None:
         self.server.withdraw(self.memory.regions())

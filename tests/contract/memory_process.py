@@ -14,6 +14,9 @@ from typing import Any
 
 from hpcore import _core, errors
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
+import building
+
 PEER = Path(__file__).with_name("memory_peer.py")
 GENERATION = 3
 ANSWER_LIMIT_S = 0.5
@@ -26,6 +29,8 @@ class Transport:
     name: str
     method: str = ""  # of RemoteMemory.of_process; empty: over a fabric
     fabric: dict[str, Any] = field(default_factory=dict)
+    device: str = ""  # of device memory, of loopback doubles: "cuda-ipc" or "nccl"
+    lane: dict[str, int] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -37,11 +42,14 @@ class Transport:
     @property
     def has_server(self) -> bool:
         """Whether the other process must do something, and so can stop doing it."""
-        return self.method != "process_vm_readv"
+        return self.method != "process_vm_readv" and self.device != "cuda-ipc"
 
     def why_not(self) -> str | None:
         """Why it cannot be had on this machine."""
         if self.method:
+            return None
+        if self.device:
+            building.library("nccl")  # skips where it cannot be built
             return None
         try:
             _core.Fabric(**self.options())
@@ -60,6 +68,10 @@ TRANSPORTS = [
     Transport("tcp-bounce", fabric={**_LOOPBACK, "without": ["direct", "vectors"]}),
     Transport("tcp-rxm", fabric={"provider": "tcp;ofi_rxm", "domains": ["lo"]}),
     Transport("shm", fabric={"provider": "shm"}),
+    Transport("cuda-ipc", device="cuda-ipc"),
+    Transport("cuda-ipc-small", device="cuda-ipc", lane={"piece_bytes": 5000, "slots": 2}),
+    Transport("nccl", device="nccl"),
+    Transport("nccl-small", device="nccl", lane={"piece_bytes": 5000, "slots": 2}),
 ]
 
 
@@ -77,6 +89,7 @@ class Process:
             text=True,
         )
         self.regions: list[tuple[int, int]] = []
+        self.on_device = False
 
     def send(self, name: str, *arguments: Any) -> None:
         assert self.process.stdin is not None
@@ -104,7 +117,25 @@ class Process:
             return self.ask("stage", GENERATION)
         if transport.method:
             return self.process.pid
+        if transport.device:
+            return self.serve_device(transport)
         return self.ask("expose", GENERATION, transport.options())
+
+    def serve_device(self, transport: Transport, generation: int = GENERATION) -> Any:
+        """Its memory, moved to a device; for nccl with unique ids for three receivers."""
+        if not self.on_device:
+            moved = self.ask("to_device", building.library("cuda"))
+            self.regions, self.on_device = [(a, n) for a, n in moved], True
+        if transport.device == "cuda-ipc":
+            return self.ask("export_ipc", generation), []
+        double = building.library("nccl")
+        ids = [_core.NcclLibrary(double).unique_id() for _ in range(3)]
+        options = {"setup_limit_s": 5.0, **transport.lane}
+        hexes = [unique_id.hex() for unique_id in ids]
+        return self.ask("serve_nccl", generation, double, hexes, options), ids
+
+    def fault(self, double: str, name: str, value: int) -> None:
+        self.ask("fault", building.library(double), name, value)
 
     def kill(self) -> None:
         self.process.kill()
@@ -127,5 +158,25 @@ def reader(transport: Transport, peer: Process, place: Any, regions: list[tuple[
         return _core.RemoteMemory.of_process(
             peer.process.pid, peer.regions, transport.method, peer.segment, peer.slot, GENERATION
         )
+    if transport.device:
+        return device_reader(transport, place, regions)
     fabric = _core.Fabric(**transport.options())
     return _core.RemoteMemory.over_fabric(fabric, bytes.fromhex(place), GENERATION, regions)
+
+
+def device_reader(
+    transport: Transport, place: Any, regions: Any, generation: int = GENERATION
+) -> Any:
+    """The same for device memory; takes one of the place's unique ids."""
+    address, ids = bytes.fromhex(place[0]), place[1]
+    device = _core.CudaDevice(library=building.library("cuda"))
+    limits = {"answer_limit_s": ANSWER_LIMIT_S, "slots": transport.lane.get("slots", 0)}
+    if transport.device == "cuda-ipc":
+        pieces = transport.lane.get("piece_bytes", 0)
+        return _core.RemoteMemory.over_cuda_ipc(
+            device, address, generation, regions, piece_bytes=pieces, **limits
+        )
+    nccl = _core.NcclLibrary(building.library("nccl"))
+    return _core.RemoteMemory.over_nccl(
+        device, nccl, address, generation, regions, ids.pop(), setup_limit_s=5.0, **limits
+    )
