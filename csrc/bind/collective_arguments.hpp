@@ -45,7 +45,7 @@ inline Reduction reduction_of(const std::string& name, double factor) {
   if (!op) {
     check(Status(Code::kInvalid, "\"" + name +
                                      "\" is no reduction: sum, avg, product, min, max, "
-                                     "band, bor, bxor, premul_sum"));
+                                     "band, bor, bxor, premul_sum, exact_sum"));
   }
   return {*op, factor};
 }

@@ -15,6 +15,7 @@ void register_device(pybind11::module_& module);
 void register_digest(pybind11::module_& module);
 void register_state(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
+void register_exact(pybind11::module_& module);
 void register_collective(pybind11::module_& module);
 void register_store(pybind11::module_& module);
 void register_roster(pybind11::module_& module);

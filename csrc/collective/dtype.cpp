@@ -17,8 +17,8 @@ constexpr TypeRow kTypes[kDTypes] = {
     {"uint64", 8},      {"bool", 1},
 };
 
-constexpr const char* kOps[kReduceOps] = {"sum",  "avg", "product", "min",       "max",
-                                          "band", "bor", "bxor",    "premul_sum"};
+constexpr const char* kOps[kReduceOps] = {"sum",  "avg", "product", "min",        "max",
+                                          "band", "bor", "bxor",    "premul_sum", "exact_sum"};
 
 bool same_letters(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;

@@ -32,7 +32,9 @@ enum class DType : uint32_t {
 constexpr uint32_t kDTypes = 17;
 
 // kAvg divides the sum by the number of ranks (integers: towards zero). kPremulSum multiplies each
-// rank's contribution by Reduction::factor before it is added.
+// rank's contribution by Reduction::factor before it is added. kExactSum: the sum without rounding
+// on the way, rounded once at the end: the same for any order and number of ranks
+// (exact_kernels.hpp).
 enum class ReduceOp : uint32_t {
   kSum,
   kAvg,
@@ -43,8 +45,9 @@ enum class ReduceOp : uint32_t {
   kBitOr,
   kBitXor,
   kPremulSum,
+  kExactSum,
 };
-constexpr uint32_t kReduceOps = 9;
+constexpr uint32_t kReduceOps = 10;
 
 struct Reduction {
   ReduceOp op = ReduceOp::kSum;

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "collective/exact_kernels.hpp"
 #include "collective/kernels.hpp"
 
 namespace hpcore::collective {
@@ -53,6 +54,7 @@ const char* name_of(Instructions instructions) {
 }
 
 ReduceKernel find_kernel(DType dtype, ReduceOp op, Instructions instructions) {
+  if (op == ReduceOp::kExactSum) return find_exact_kernel(dtype, instructions);
 #ifdef HPCORE_X86
   if (instructions == Instructions::kAvx512) return avx512::find(dtype, op);
   if (instructions == Instructions::kAvx2) return avx2::find(dtype, op);

@@ -18,7 +18,9 @@ __all__: list[str] = [
     "CudaIpcExport",
     "DatasetFile",
     "DatasetWriter",
+    "EXACT_WORDS",
     "Event",
+    "ExactSums",
     "FLAG_RECOVERABLE",
     "Fabric",
     "FabricServer",
@@ -59,10 +61,12 @@ __all__: list[str] = [
     "copy_tokens",
     "digest128",
     "digest_code",
+    "exact_sum",
     "gather",
     "monotonic_ns",
     "plan_transfer",
     "prefer_quick_wakeups",
+    "reduce_exactly",
     "reduce_in_rank_order",
     "reduction_instructions",
     "replan_transfer",
@@ -650,6 +654,83 @@ class Communicator:
         """
     @property
     def world_size(self) -> int: ...
+
+class ExactSums:
+    """
+    Exact sums of many elements, over an array of float64 that the caller keeps; terms in any order. One thread.
+    """
+    def __init__(
+        self,
+        address: typing.SupportsInt | typing.SupportsIndex,
+        elements: typing.SupportsInt | typing.SupportsIndex,
+        instructions: str = "",
+    ) -> None: ...
+    def clear(self) -> None:
+        """
+        Forgets what does not lie in the array.
+        """
+    def fold(
+        self,
+        terms: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                bool,
+            ]
+        ],
+        dtype: str,
+    ) -> None:
+        """
+        Adds terms, (at, address, elements, first) each; first: whatever was there before.
+        """
+    def narrow(
+        self,
+        targets: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                bool,
+            ]
+        ],
+        dtype: str,
+    ) -> None:
+        """
+        Writes sums, rounded, to (at, address, elements, whatever).
+        """
+    def put_words(
+        self,
+        elements: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        words: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        The sums of these elements as EXACT_WORDS int64 each, to be added over ranks.
+        """
+    def settle(
+        self,
+        elements: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        words: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Rounds words that were added over ranks into the array.
+        """
+    def unfit(self) -> bytes:
+        """
+        Elements of which a part is not in the array, ascending, as uint64.
+        """
+    def zero(
+        self,
+        at: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    @property
+    def all_fit(self) -> bool:
+        """
+        Whether the array holds all of all sums.
+        """
 
 class RankFacts:
     """
@@ -1422,6 +1503,11 @@ def digest_code() -> str:
     sse4.2, armv8-crc or portable.
     """
 
+def exact_sum(values: collections.abc.Iterable) -> float:
+    """
+    The sum of numbers, rounded once; the same in any order. +0 if it is zero.
+    """
+
 def gather(
     file: DatasetFile,
     field: typing.SupportsInt | typing.SupportsIndex,
@@ -1447,6 +1533,17 @@ def plan_transfer(request: PlanRequest) -> list[PlannedPull]:
 def prefer_quick_wakeups(realtime: bool = True) -> str:
     """
     Asks the kernel to run the calling thread soon after it is woken, on busy cores too. For threads that do little. What it forks is scheduled as usual. Returns what was granted: 'realtime' (SCHED_RR; needs a privilege), 'short slice' or 'usual'.
+    """
+
+def reduce_exactly(
+    target: typing.SupportsInt | typing.SupportsIndex,
+    sources: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    elements: typing.SupportsInt | typing.SupportsIndex,
+    dtype: str,
+    instructions: str = "",
+) -> None:
+    """
+    What all_reduce with exact_sum does to the arrays at these addresses, one a rank.
     """
 
 def reduce_in_rank_order(
@@ -1493,6 +1590,7 @@ def use_huge_pages(
     Puts [(address, nbytes)] on huge pages: heals are twice as fast. Returns the bytes on them.
     """
 
+EXACT_WORDS: int = 12
 FLAG_RECOVERABLE: int = 1
 MAX_SLOTS: int = 64
 STATE_ATTACHED: int = 2

@@ -22,6 +22,7 @@ class ReplicatedBuffers:
     def __init__(self, state: TrackedState, modules: Sequence[nn.Module], shadow: Shadow) -> None:
         self._parts = [p for p in state.buffers if any(p.module is m for m in modules)]
         self._shadow = shadow
+        self._first: list[tuple[nn.Module, str, Tensor]] = []
 
     def flags(self) -> list[float]:
         """1.0 for each buffer that may have changed since the boundary."""
@@ -30,6 +31,33 @@ class ReplicatedBuffers:
             for part in self._parts
             for name, _, _, buffer in part.places()
         ]
+
+    def begin_again(self, keep: bool) -> None:
+        """Exact mode: the next micro-batch begins with what the boundary left, as it would on any
+        rank. `keep`: what the first one made of it is what stays of this step, see take_first."""
+        for part in self._parts:
+            for name, owner, key, buffer in part.places():
+                if buffer is not None and self._shadow.changed(name, buffer):
+                    if keep:
+                        self._first.append((owner, key, buffer.detach().clone()))
+                    self._shadow.give_back(name, owner, key)
+
+    def forget_first(self) -> None:
+        """A step begins, perhaps after one that was discarded in its middle."""
+        self._first.clear()
+
+    def take_first(self) -> None:
+        """Exact mode: the buffers are what this rank's first micro-batch of the step left."""
+        self.begin_again(keep=False)
+        for owner, key, kept in self._first:
+            buffer = owner._buffers[key]
+            assert buffer is not None
+            if buffer.shape == kept.shape and buffer.dtype == kept.dtype:
+                buffer.detach().copy_(kept)
+                self._shadow.touch(buffer)
+            else:
+                owner._buffers[key] = kept
+        self._first.clear()
 
     def spread(self, communicator: Any, root: int, changed: Sequence[float]) -> None:
         """Copies the buffers that changed on any rank from `root` to all. Raises RosterChanged."""

@@ -175,3 +175,14 @@ def no_drill() -> Drill:
     """A drill without rules."""
 
     return Drill([], lambda _: False, lambda *_: None)
+
+
+def apply_half(optimizer: Any) -> None:
+    """An optimizer step that stops in the middle, for drills: half of the parameters have moved."""
+    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in tensors]
+    for parameter in tensors[len(tensors) // 2 :]:
+        parameter.grad = None
+    optimizer.step()
+    for parameter, gradient in zip(tensors, gradients, strict=True):
+        parameter.grad = gradient

@@ -24,6 +24,8 @@ revokes the generation."""
 class Gradients:
     """The gradients of a job's parameters, in a fixed order; those of replicated ones it sums."""
 
+    exact = False
+
     def __init__(self) -> None:
         self.names: list[str] = []
         self.parameters: list[Tensor] = []
@@ -59,35 +61,51 @@ class Gradients:
         for parameter in [*self.parameters, *self.reduced]:
             parameter.grad = None
 
+    def prepare(self) -> None:
+        """All parameters are there: the loop begins."""
+
+    def end_micro_batch(self) -> None:
+        """Called after each micro-batch: the next one's gradients are added where these lie."""
+
+    def unfit(self) -> float:
+        """How `reduce` is to be told of what lies elsewhere: nothing does."""
+        return 0.0
+
     def flags(self) -> list[float]:
         """1.0 for each parameter that has a gradient here, else 0.0."""
         return [0.0 if p.grad is None else 1.0 for p in self.parameters]
 
-    def reduce(self, communicator: Any, holders: Sequence[float]) -> None:
+    def reduce(self, communicator: Any, holders: Sequence[float], unfit: float = 0.0) -> None:
         """Sums the gradients over ranks, in place. `holders`: on how many ranks each parameter has
-        one.
+        one. `unfit`: the ranks' sum of unfit().
 
         A parameter with a gradient nowhere keeps None; a rank without one adds zeros. Blocks until
         all ranks came. Raises RosterChanged, Unsupported (sparse gradients).
         """
         lists: dict[torch.dtype, list[tuple[int, int]]] = {}
-        for index, parameter in enumerate(self.parameters):
+        for index in range(len(self.parameters)):
             if holders[index] <= 0:
                 continue
-            gradient = parameter.grad
-            if not (
-                gradient is not None
-                and gradient.layout is torch.strided
-                and gradient.is_contiguous()
-                and parameter.is_contiguous()
-            ):
-                gradient = self._dense_gradient(index)
+            gradient = self.lying(index)
             buffers = lists.get(gradient.dtype)
             if buffers is None:
                 buffers = lists[gradient.dtype] = []
             buffers.append((gradient.data_ptr(), gradient.numel()))
         for dtype, buffers in lists.items():
             communicator.all_reduce(buffers, str(dtype)[6:], "sum", STEP_TIMEOUT_S)
+
+    def lying(self, index: int) -> Tensor:
+        """The gradient of a parameter, zeros if it has none, lying in memory as the parameter."""
+        parameter = self.parameters[index]
+        gradient = parameter.grad
+        if (
+            gradient is not None
+            and gradient.layout is torch.strided
+            and gradient.is_contiguous()
+            and parameter.is_contiguous()
+        ):
+            return gradient
+        return self._dense_gradient(index)
 
     def _dense_gradient(self, index: int) -> Tensor:
         """The gradient with the parameter's own layout, so that it lies alike on all ranks."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from hpcore.batches import Batches
-from hpcore.errors import InvalidArgument
+from hpcore.errors import InvalidArgument, Unsupported
 from hpcore.loop import Loop
 from hpcore.membership.process import this_job, this_worker
 from hpcore.protection import Protection
@@ -42,6 +42,10 @@ class Job:
         checkpoint_dir: a folder, on a disk that all ranks see, for durable checkpoints; a job that
             starts and finds one there goes on from the newest.
         checkpoint_every: write one every so many steps, beside the next ones; 0: never.
+        exact: the loss curve is the same to the bit at any number of ranks and after any history of
+            faults and resizes: gradients and sums are added up exactly and rounded once, and a
+            micro-batch starts from the buffers of the step's begin. Costs 8 bytes a parameter; give
+            commit lists, with one value for each micro-batch (docs/elastic.md).
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Job:
         on_corruption: str = "stop",
         checkpoint_dir: str = "",
         checkpoint_every: int = 0,
+        exact: bool = False,
     ) -> None:
         batches = Batches(global_batch, micro_batch, seed)
         worker = this_worker()
@@ -65,6 +70,7 @@ class Job:
             on_corruption=on_corruption,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
+            exact=exact,
         )
         self._loop = Loop(batches, worker, facts, ledger, protection)
         self._started = False
@@ -144,6 +150,11 @@ class Job:
         Raises InvalidArgument if nothing of it is sharded.
         """
         self._require_before_loop("shard")
+        if self._loop.gradients.exact:
+            raise Unsupported(
+                "exact=True with a sharded model: FSDP2 adds up gradients in an order of its own; "
+                "use job.replicate, or exact=False"
+            )
         self._loop.shard(model)
         return model
 

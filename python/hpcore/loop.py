@@ -18,6 +18,7 @@ from hpcore.buffers import ReplicatedBuffers
 from hpcore.comparison import Comparison
 from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument
+from hpcore.exact import ExactGradients
 from hpcore.gradients import Gradients
 from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
@@ -61,7 +62,7 @@ class Loop:
         self.member = False
         self.first_of_generation = True
         self.state = TrackedState()
-        self.gradients = Gradients()
+        self.gradients = ExactGradients() if protection.exact else Gradients()
         self.replicated: list[nn.Module] = []
         self.shards = Shards()
         self.lane = Lane(0, 1)
@@ -127,6 +128,7 @@ class Loop:
             if not self.state.has(model):
                 self.state.add(f"replica{index}", model)
         world = self.world
+        self.gradients.prepare()
         self.shards.check(self.batches.count, world.world_size, len(self.gradients.parameters))
         self.lane = self.shards.lane(world.rank, world.world_size)
         self.shadow = Shadow(self.state)

@@ -1,4 +1,4 @@
-"""How a job's state is protected beyond its live replicas. Immutable."""
+"""How a job's state and result are protected beyond its live replicas. Immutable."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ CHOICES = ("stop", "warn")
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """Steps between copies, comparisons and checkpoints (0: never); see `hpcore.Job`."""
+    """Steps between copies, comparisons and checkpoints (0: never); see `hpcore.Job`.
+
+    `exact`: no bit of the result depends on the number of ranks.
+    """
 
     shadow_every: int = 0
     compare_every: int = 0
     on_corruption: str = "stop"
     checkpoint_dir: str = ""
     checkpoint_every: int = 0
+    exact: bool = False
 
     @property
     def keeps(self) -> bool:

@@ -117,6 +117,17 @@ class Shadow:
             self._kept[name] = _Kept(clone, tensor, tensor._version, whole)
         self._dirty.clear()
 
+    def give_back(self, name: str, owner: nn.Module, key: str) -> None:
+        """Gives one buffer of a module back what it was at the last boundary."""
+        kept, live = self._kept.get(name), owner._buffers[key]
+        if kept is None:  # there was none
+            owner._buffers[key] = None
+        elif live is not None and same_layout(kept.clone, live):
+            live.detach().copy_(kept.clone)
+            self.touch(live)
+        else:
+            owner._buffers[key] = kept.clone.clone(memory_format=torch.preserve_format)
+
     def _given_back(self, name: str, own: Tensor | None) -> Tensor:
         kept = self._kept[name]
         clone, live = kept.clone, None if own is None else local_of(own)

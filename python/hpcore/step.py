@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hpcore.batches import MicroBatch, gather
+from hpcore.drill import apply_half
 from hpcore.errors import (
     CorruptData,
     InvalidArgument,
@@ -27,6 +27,7 @@ from hpcore.errors import (
 )
 from hpcore.gradients import STEP_TIMEOUT_S, parameters_of, scale_gradients
 from hpcore.randomness import seed_micro_batch, seed_step
+from hpcore.totals import Totals
 from hpcore.world import Phase
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 USAGE_ERRORS = (InvalidArgument, MismatchError, Unsupported, OutOfSpace, JobStopped)
 """Mistakes in the script: the same on every try, so they leave the loop at once."""
+
+
+_ALL_RANKS = -1  # what all ranks draw alike, outside of micro-batches
 
 
 class Step:
@@ -74,7 +78,8 @@ class Step:
         self._stage = "open"
         self.begin_ns = time.monotonic_ns()
         self._world.progress(self.index, Phase.FORWARD)
-        seed_step(self._loop.batches.seed, self.index, self._world.rank)
+        rank = _ALL_RANKS if self._loop.gradients.exact else self._world.rank
+        seed_step(self._loop.batches.seed, self.index, rank)
         self._hooks = self._loop.begin_step(self.index)
         return self
 
@@ -110,14 +115,24 @@ class Step:
         """
         self._require_open("micro_batches")
         world, batches, lane = self._world, self._loop.batches, self._loop.lane
-        for index in batches.of_rank(lane.index, lane.count):
+        gradients, buffers = self._loop.gradients, self._loop.buffers
+        dealt = batches.of_rank(lane.index, lane.count)
+        buffers.forget_first()
+        for index in dealt:
             world.check()
+            if gradients.exact and index != dealt.start:
+                buffers.begin_again(keep=index == dealt.start + 1)
             world.progress(self.index, Phase.FORWARD)
             samples = batches.samples(self._data, self.index, index)
             data = gather(self._data, samples)
             self.samples += samples
             seed_micro_batch(batches.seed, self.index, index)
             yield MicroBatch(data, samples, index, batches.weight)
+            gradients.end_micro_batch()
+        if gradients.exact:
+            if len(dealt) > 1:
+                buffers.take_first()
+            seed_step(batches.seed, self.index, _ALL_RANKS)
         world.check()
 
     def weight(self, batch: MicroBatch) -> float:
@@ -142,8 +157,8 @@ class Step:
             clip_grad_norm: largest 2-norm of all gradients together; the norm found is
                 `step.grad_norm`.
             before_apply: called when the step is agreed, before clipping and the optimizers.
-            sums: numbers or one-element tensors that are summed over ranks; the same names on every
-                rank.
+            sums: numbers, one-element tensors, or lists with one for each micro-batch, which are
+                summed over ranks; the same names on every rank. Exact mode: lists and integers.
 
         Returns the sums, the same on every rank. Blocks until all ranks came. Raises
         InvalidArgument if called twice or outside of `with`, MismatchError if ranks pass different
@@ -185,27 +200,25 @@ class Step:
         """Sums flags, keyword values and gradients over ranks; spreads buffers that a forward
         changed."""
         loop, world = self._loop, self._world
-        flags, changed, names = loop.gradients.flags(), loop.buffers.flags(), sorted(sums)
-        key = float(zlib.crc32("\n".join(names).encode()))
-        share = 1.0 if loop.lane.counts else 0.0
-        control = torch.tensor(
-            [key, *flags, *changed, *(share * float(sums[name]) for name in names)],
-            dtype=torch.float64,
-        )
+        gradients, totals = loop.gradients, Totals(sums, loop.gradients.exact)
+        flags, changed = gradients.flags(), loop.buffers.flags()
+        head = [totals.key, gradients.unfit()]
+        own = [*head, *flags, *changed, *totals.encode(loop.lane.counts)]
+        control = torch.tensor(own, dtype=torch.float64)
         where = [(control.data_ptr(), control.numel())]
         try:
             world.communicator.all_reduce(where, "float64", "sum", STEP_TIMEOUT_S)
         except MismatchError as error:
-            raise self._different_sums(names) from error
+            raise self._different_sums(totals.names) from error
         values: list[float] = control.tolist()
-        if not loop.rehearsing and values[0] != key * world.world_size:
-            raise self._different_sums(names)
-        buffers_at = 1 + len(flags)
+        if not loop.rehearsing and values[0] != totals.key * world.world_size:
+            raise self._different_sums(totals.names)
+        buffers_at = len(head) + len(flags)
         sums_at = buffers_at + len(changed)
-        loop.gradients.reduce(world.communicator, values[1:buffers_at])
+        gradients.reduce(world.communicator, values[len(head) : buffers_at], values[1])
         root = 0 if loop.shards.modules else loop.batches.first_with_work(world.world_size)
         loop.buffers.spread(world.communicator, root, values[buffers_at:sums_at])
-        return dict(zip(names, values[sums_at:], strict=True))
+        return totals.decode(values[sums_at:])
 
     def _compare(self) -> None:
         try:
@@ -275,7 +288,7 @@ class Step:
                 self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm))
             else:
                 scale_gradients(parameters, clip_grad_norm / (self.grad_norm + 1e-6))
-        half = partial(_apply_half, optimizers[0])
+        half = partial(apply_half, optimizers[0])
         self._loop.drill.fire("optimizer", self._loop.drill_rank, self.index, half)
         for optimizer in optimizers:
             if scaler is None:
@@ -284,14 +297,3 @@ class Step:
                 scaler.step(optimizer)
         if scaler is not None:
             scaler.update()
-
-
-def _apply_half(optimizer: Any) -> None:
-    """An optimizer step that stops in the middle, for drills: half of the parameters have moved."""
-    tensors = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in tensors]
-    for parameter in tensors[len(tensors) // 2 :]:
-        parameter.grad = None
-    optimizer.step()
-    for parameter, gradient in zip(tensors, gradients, strict=True):
-        parameter.grad = gradient
