@@ -79,11 +79,14 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--exact", action="store_true", help="same bits at any number of ranks")
     parser.add_argument("--ledger", action="store_true", help="record every sample used")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    job = hpcore.Job(args.global_batch, args.micro_batch, args.seed, ledger=args.ledger)  # (*)
+    job = hpcore.Job(  # (*)
+        args.global_batch, args.micro_batch, args.seed, ledger=args.ledger, exact=args.exact
+    )
     model = Transformer(args.width, args.layers, args.context, args.dropout)
     job.replicate(model)  # (*) state that every rank holds alike
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
@@ -93,12 +96,12 @@ def main() -> None:
 
     for step in job.steps(data, total=args.steps):  # (*)
         with step:  # (*) happens exactly once, or not at all
-            total = 0.0
+            losses = []
             for batch in step.micro_batches():
                 loss = model(batch.data) * step.weight(batch)
                 loss.backward()
-                total += loss.item()
-            sums = step.commit(optimizer, loss=total)  # (*) sum over ranks, agree, apply
+                losses.append(loss.item())
+            sums = step.commit(optimizer, loss=losses)  # (*) sum over ranks, agree, apply
             schedule.step()
         if job.rank == 0 and not (job.rehearsing or step.discarded):
             print(
