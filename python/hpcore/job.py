@@ -31,7 +31,8 @@ class Job:
             ranks.
         micro_batch: samples of the unit that is dealt to ranks; divides `global_batch`.
         seed: key of the sample order and of all random numbers, at least 0.
-        ledger: write every rank's samples to the events of every step.
+        ledger: write every rank's samples to the events of every step; a path: note them in this
+            file, too, as `hpcore run --ledger FILE` does, for `hpcore ledger verify FILE`.
         shadow_every: copy each rank's state of every so many steps into host memory that outlives
             the rank, beside the next step; 0: never. Worth it where sharding leaves no second
             replica (FSDP without HSDP): when a rank is lost, all go back to the last copy. Takes
@@ -53,7 +54,7 @@ class Job:
         global_batch: int,
         micro_batch: int,
         seed: int = 0,
-        ledger: bool = False,
+        ledger: bool | str = False,
         shadow_every: int = 0,
         compare_every: int = 0,
         on_corruption: str = "stop",

@@ -20,6 +20,7 @@ from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument
 from hpcore.exact import ExactGradients
 from hpcore.gradients import Gradients
+from hpcore.ledger import Ledger
 from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
@@ -50,12 +51,14 @@ class Loop:
         batches: Batches,
         worker: Any,
         facts: JobFacts | None,
-        ledger: bool,
+        ledger: bool | str,
         protection: Protection,
     ) -> None:
         self.batches = batches
         self.worker = worker
-        self.ledger = ledger
+        self.shows_samples = bool(ledger)
+        path = ledger if isinstance(ledger, str) else "" if facts is None else facts.ledger
+        self.ledger = Ledger(path, batches, "" if facts is None else facts.job)
         self.steps_done = 0
         self.rewound = 0  # by how many steps all ranks went back so far
         self.rehearsing = False
@@ -179,15 +182,23 @@ class Loop:
         """The rank that fault rules speak of; None for a standby."""
         return None if self.rehearsing else self.world.rank
 
-    def committed(self, step: Step) -> None:
+    def intend(self, step: Step) -> None:
+        """The step is about to be agreed: what it would use is noted first."""
+        if not self.rehearsing:
+            lane = self.lane
+            self.ledger.intend(step, self.world, (lane.index, lane.count), lane.counts)
+
+    def committed(self, step: Step, data: Any) -> None:
         """The step is agreed: from here on it happens."""
+        if not self.rehearsing:
+            self.ledger.happened(step, self.world, None if data is None else len(data))
         if self.worker is None or self.rehearsing:
             return
         self.worker.version = Version.APPLYING
         self.serve(None)  # this commit needed every receiver: all have what they wanted
         world = self.world
-        if world.rank == 0 or self.first_of_generation or self.ledger:
-            fields: dict[str, Any] = {"samples": step.samples} if self.ledger else {}
+        if world.rank == 0 or self.first_of_generation or self.shows_samples:
+            fields: dict[str, Any] = {"samples": step.samples} if self.shows_samples else {}
             fields |= {"stall_ns": self.tiers.stall_ns} if self.tiers.on else {}
             self.record(
                 "commit",

@@ -178,6 +178,7 @@ class Step:
             self._prepare_sharded(chosen, scaler, clip_grad_norm)
         loop.drill.fire("before_ready", loop.drill_rank, self.index)
         loop.save_rank_local(self.index + 1)
+        loop.intend(self)
         self._agree()
         loop.drill.fire("after_commit", loop.drill_rank, self.index)
         self._apply(chosen, scaler, clip_grad_norm, before_apply)
@@ -265,7 +266,7 @@ class Step:
             self._torn = False
             raise
         self._stage = "committed"
-        loop.committed(self)
+        loop.committed(self, self._data)
         world.progress(self.index, Phase.APPLY)
 
     def _apply(

@@ -1,5 +1,5 @@
 """Exact mode: the same losses, gradient norms and final state, to the bit, at any number of ranks
-and after kills and resizes."""
+and after kills and resizes; and the sample ledger of the same run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from drills import SCRIPTS, Outcome, train
 from running import Run
+
+from hpcore.ledger_proof import verify
 
 SCRIPT = "train_exact.py"
 
@@ -38,9 +40,10 @@ def test_every_size_with_kills_and_resizes_gives_the_same_bits(tmp_path: Path) -
         "rank=1 step=3 point=backward action=sigkill",
         "rank=2 step=6 point=optimizer action=sigkill",
         "rank=0 step=12 point=after_ready action=sigkill",
-        "rank=0 step=20 point=forward action=exception",
+        "rank=0 step=20 point=before_ready action=exception",
     )
     options: dict[str, Any] = {"nproc": 3, "standbys": 1, "max_nproc": 8, "inject": faults}
+    options["env"] = {"HPCORE_LEDGER": str(tmp_path / "ledger")}
     wild.mkdir()
     with Run(wild / "logs", command, preload=("torch",), **options) as run:
         run.wait("death", 3)
@@ -64,6 +67,10 @@ def test_every_size_with_kills_and_resizes_gives_the_same_bits(tmp_path: Path) -
     assert [s for s, loss in wild_losses.items() if calm_losses[s] != loss] == []
     assert len(wild_losses) >= len(calm_losses) - len(faults)
     assert found == wanted
+    proof = verify(str(tmp_path / "ledger"))
+    assert proof.holds, proof.problems
+    assert (proof.steps, proof.samples) == (found["steps"], 36 * found["steps"])
+    assert proof.discarded >= 1  # the others were about to agree on step 20
 
 
 def _wait_for_size(run: Run, size: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "hpcore.cli.demo:demo",
     "bench": "hpcore.cli.bench:bench",
     "data": "hpcore.cli.data:data",
+    "ledger": "hpcore.cli.ledger:ledger",
 }
 """Command -> "module:name of the click command"."""
 

@@ -30,6 +30,7 @@ SWITCH_S = 0.0005
 @click.option("--recovery-deadline", default=60.0, help="Seconds a lost rank may be missing.")
 @click.option("--max-restarts", type=int, help="Losses after which the job stops (default: none).")
 @click.option("--inject", multiple=True, metavar="RULE", help="A fault for a drill; repeatable.")
+@click.option("--ledger", metavar="FILE", help="Note each step's samples: hpcore ledger verify.")
 @click.option("-m", "--module", is_flag=True, help="The script is a module's name.")
 @click.argument("script", required=False)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -41,6 +42,7 @@ def run(
     recovery_deadline: float,
     max_restarts: int | None,
     inject: tuple[str, ...],
+    ledger: str | None,
     module: bool,
     script: str | None,
     args: tuple[str, ...],
@@ -61,6 +63,7 @@ def run(
                 max_restarts=max_restarts,
                 inject=inject,
                 module=module,
+                env={} if ledger is None else {"HPCORE_LEDGER": os.path.abspath(ledger)},
             )
         )
     except InvalidArgument as error:

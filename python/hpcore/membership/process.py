@@ -30,6 +30,7 @@ class JobFacts:
     standby: bool
     faults: str
     agent_pid: int
+    ledger: str = ""
 
 
 def this_job() -> JobFacts | None:
@@ -46,6 +47,7 @@ def this_job() -> JobFacts | None:
         standby=env.get("HPCORE_STANDBY", "") == "1",
         faults=env.get("HPCORE_FAULTS", ""),
         agent_pid=int(env.get("HPCORE_AGENT_PID", "0")),
+        ledger=env.get("HPCORE_LEDGER", ""),
     )
 
 
