@@ -42,10 +42,52 @@ StorePtr make_store(const py::capsule& store, std::string prefix, std::chrono::m
                                           std::move(interrupt), timeout);
 }
 
+using StoreMemory = SharedStore;
+
+// What a store needs before it is one. _core has all of it, and takes longer to load than the rest
+// of init_process_group.
+void register_memory(py::module_& module) {
+  using Handle = std::shared_ptr<StoreMemory>;
+  py::class_<StoreMemory, Handle>(module, "StoreMemory", py::module_local(),
+                                  "The shared memory of a store.")
+      .def_static(
+          "create",
+          [](size_t size_bytes, const std::string& name, const std::string& creator) {
+            Handle made = check(StoreMemory::create(size_bytes, name));
+            check(made->set("creator", creator));
+            return made;
+          },
+          py::arg("size_bytes"), py::arg("name"), py::arg("creator"),
+          "Memory in a memfd, which /proc shows under that name.")
+      .def_static(
+          "open",
+          [](const std::string& path, const std::string& creator) -> std::optional<Handle> {
+            auto found = StoreMemory::open(path);
+            if (!found.ok()) return std::nullopt;
+            const auto there = found.value()->check({"creator"});
+            if (!there.ok() || !there.value()) return std::nullopt;
+            const auto who = found.value()->get("creator", {Clock::now(), nullptr});
+            if (!who.ok() || who.value() != creator) return std::nullopt;
+            return std::move(found.value());
+          },
+          py::arg("path"), py::arg("creator"),
+          "That in another process's descriptor, /proc/<pid>/fd/<fd>. None if it is gone, not "
+          "ready "
+          "yet, or was made by another process than `creator`.")
+      .def_property_readonly(
+          "native_handle",
+          [](const Handle& self) {
+            return py::capsule(new Handle(self),
+                               [](void* handle) { delete static_cast<Handle*>(handle); });
+          },
+          "For Store.");
+}
+
 void register_store(py::module_& module) {
   py::class_<HpcoreStore, c10d::Store, StorePtr>(
       module, "Store",
-      "A torch.distributed.Store over a SharedStore's native_handle; its keys begin with prefix. "
+      "A torch.distributed.Store over a StoreMemory's (or _core.SharedStore's) native_handle; its "
+      "keys begin with prefix. "
       "With a Worker's native_handle its waits raise RosterChanged when the generation is over.")
       .def(py::init(&make_store), py::arg("store"), py::arg("prefix"), py::arg("timeout"),
            py::arg("worker") = py::none(), py::arg("generation") = 1)
@@ -150,6 +192,7 @@ PYBIND11_MODULE(HPCORE_C10D_MODULE, module) {  // _c10d_<major>_<minor> of torch
   module.doc() = "hpcore's c10d store and backend";
   pybind11::module_::import("torch.distributed");  // registers the base classes
   hpcore::torch_binding::register_errors();
+  hpcore::torch_binding::register_memory(module);
   hpcore::torch_binding::register_store(module);
   hpcore::torch_binding::register_resources(module);
   hpcore::torch_binding::register_backend(module);

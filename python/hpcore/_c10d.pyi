@@ -11,11 +11,40 @@ import torch.distributed.distributed_c10d
 import typing
 import typing_extensions
 
-__all__: list[str] = ["FlightRecorder", "MemoryBudget", "Store", "make_backend", "make_composite"]
+__all__: list[str] = [
+    "FlightRecorder",
+    "MemoryBudget",
+    "Store",
+    "StoreMemory",
+    "make_backend",
+    "make_composite",
+]
+
+class StoreMemory:
+    """
+    The shared memory of a store.
+    """
+    @staticmethod
+    def create(
+        size_bytes: typing.SupportsInt | typing.SupportsIndex, name: str, creator: str
+    ) -> StoreMemory:
+        """
+        Memory in a memfd, which /proc shows under that name.
+        """
+    @staticmethod
+    def open(path: str, creator: str) -> StoreMemory | None:
+        """
+        That in another process's descriptor, /proc/<pid>/fd/<fd>. None if it is gone, not ready yet, or was made by another process than `creator`.
+        """
+    @property
+    def native_handle(self) -> typing_extensions.CapsuleType:
+        """
+        For Store.
+        """
 
 class Store(torch.distributed.distributed_c10d.Store):
     """
-    A torch.distributed.Store over a SharedStore's native_handle; its keys begin with prefix. With a Worker's native_handle its waits raise RosterChanged when the generation is over.
+    A torch.distributed.Store over a StoreMemory's (or _core.SharedStore's) native_handle; its keys begin with prefix. With a Worker's native_handle its waits raise RosterChanged when the generation is over.
     """
     def __init__(
         self,

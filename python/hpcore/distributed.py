@@ -25,7 +25,7 @@ from hpcore.groups import Hosts, Place, Resources, create
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Backend
 
-    from hpcore import _core
+    from hpcore import _c10d, _core
     from hpcore.membership.roster import Roster
     from hpcore.store import Door
 
@@ -63,7 +63,7 @@ class _Places:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.stores: dict[str, _core.SharedStore] = {}
+        self.stores: dict[str, _c10d.StoreMemory] = {}
         self.doors: dict[str, Door] = {}
         self.counts: dict[str, int] = {}
         self.current: Place | None = None
@@ -251,7 +251,7 @@ def _meeting_name(url: str) -> str:
     return "hpcore-store-" + digest.hexdigest()
 
 
-def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _core.SharedStore:
+def _open_store(name: str, rank: int, world_size: int, timeout_s: float) -> _c10d.StoreMemory:
     """Rank 0 makes the store in a memfd, the others find it. No TCP, no file."""
     from hpcore.store import CAPACITY_BYTES, Door, await_memory, create_memory
 

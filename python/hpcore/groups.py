@@ -17,14 +17,14 @@ from hpcore.errors import DeadlineExceeded, InvalidArgument
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Backend
 
-    from hpcore import _core
+    from hpcore import _c10d, _core
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a group belongs: its store, the worker (None outside `hpcore run`), the generation."""
 
-    store: _core.SharedStore
+    store: _c10d.StoreMemory | _core.SharedStore
     worker: _core.Worker | None
     generation: int
     rank: int

@@ -17,13 +17,9 @@ import socket
 import struct
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from hpcore import _c10d
-from hpcore.errors import DeadlineExceeded, HpcoreError, InvalidArgument
-
-if TYPE_CHECKING:
-    from hpcore import _core
+from hpcore.errors import DeadlineExceeded, InvalidArgument
 
 CAPACITY_BYTES = 64 << 20
 DEFAULT_TIMEOUT = timedelta(minutes=5)
@@ -66,13 +62,9 @@ class Store(_c10d.Store):
         super().__init__(shared.native_handle, "user/", timeout)
 
 
-def create_memory(memory: str, capacity_bytes: int) -> _core.SharedStore:
+def create_memory(memory: str, capacity_bytes: int) -> _c10d.StoreMemory:
     """A store in a memfd of that name, which says who made it."""
-    from hpcore import _core
-
-    store = _core.SharedStore.create(capacity_bytes, memory)
-    store.set("creator", str(os.getpid()))
-    return store
+    return _c10d.StoreMemory.create(capacity_bytes, memory, str(os.getpid()))
 
 
 class Door:
@@ -118,10 +110,10 @@ class Door:
         return pid if uid == os.getuid() else None
 
 
-def await_memory(memory: str, timeout_s: float, who: str) -> _core.SharedStore:
+def await_memory(memory: str, timeout_s: float, who: str) -> _c10d.StoreMemory:
     """The store that another process of this host made; blocks until it is there."""
     begun = time.monotonic()
-    pause_s = 0.0002
+    pause_s = 0.00005
     next_search_s = 0.05  # a door is not seen from other network namespaces
     while True:
         owner = Door.owner(memory)
@@ -138,10 +130,10 @@ def await_memory(memory: str, timeout_s: float, who: str) -> _core.SharedStore:
                 "running, under the same user and with the same MASTER_PORT?"
             )
         time.sleep(pause_s)
-        pause_s = min(0.02, pause_s * 1.3)
+        pause_s = min(0.02, pause_s * 1.2)
 
 
-def find_memory(memory: str) -> _core.SharedStore | None:
+def find_memory(memory: str) -> _c10d.StoreMemory | None:
     """Looks through all processes of this user; None if there is none yet."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         found = _held_by(pid, memory)
@@ -150,9 +142,7 @@ def find_memory(memory: str) -> _core.SharedStore | None:
     return None
 
 
-def _held_by(pid: str, memory: str) -> _core.SharedStore | None:
-    from hpcore import _core
-
+def _held_by(pid: str, memory: str) -> _c10d.StoreMemory | None:
     wanted = f"/memfd:{memory} (deleted)"
     folder = f"/proc/{pid}/fd"
     try:
@@ -160,10 +150,10 @@ def _held_by(pid: str, memory: str) -> _core.SharedStore | None:
             path = f"{folder}/{descriptor}"
             if os.readlink(path) != wanted:
                 continue
-            store = _core.SharedStore.open_path(path)
             # Only the creator itself counts: an older job's member may still hold an older store.
-            if store.check(["creator"]) and store.get("creator", 0.0) == pid.encode():
+            store = _c10d.StoreMemory.open(path, pid)
+            if store is not None:
                 return store
-    except (OSError, HpcoreError):
-        pass  # not ours to look at, gone meanwhile, or not formatted yet
+    except OSError:
+        pass  # not ours to look at, or gone meanwhile
     return None
