@@ -165,20 +165,21 @@ def _init(name: str, ranks: int) -> float:
 
         # Loaded before the clock starts, as Gloo is with torch.
         import torch.testing._internal.distributed.fake_pg
+        from torch._C._distributed_c10d import HashStore
 
         from hpcore import distributed, store  # noqa: F401
 
         distributed.register()
-        how: dict[str, Any] = {
+        ways: dict[str, dict[str, Any]] = {
             "hpcore": {"init_method": f"hpcore://{meeting}?rank={rank}&world_size={ranks}"},
             "tcpstore": {"init_method": f"tcp://127.0.0.1:{port}?rank={rank}&world_size={ranks}"},
-            "fake": {"store": dist.HashStore(), "rank": rank, "world_size": ranks},
-        }[name]
+            "fake": {"store": HashStore(), "rank": rank, "world_size": ranks},
+        }
         backend = {"tcpstore": "gloo"}.get(name, name)
         tensor = torch.ones(1)
         time.sleep(max(0.0, (start_ns - time.monotonic_ns()) / 1e9))
         begun = time.monotonic_ns()
-        dist.init_process_group(backend, timeout=PATIENCE, **how)
+        dist.init_process_group(backend, timeout=PATIENCE, **ways[name])
         dist.all_reduce(tensor)
         ended = time.monotonic_ns()
         if name != "fake" and float(tensor) != ranks:
