@@ -130,6 +130,30 @@ void register_dataset_file(py::module_& module) {
           },
           py::arg("field") = 0, "First token of each document, then the number of tokens.")
       .def(
+          "starts",
+          [](const DatasetFile& self, int64_t field, int64_t first, int64_t count) {
+            const uint64_t at = field_index(self, field);
+            const uint64_t begin = unsigned_of(first, "the first row");
+            const uint64_t wanted = unsigned_of(count, "the number of rows");
+            const bool tokens = self.field(at).kind == FieldKind::kTokens;
+            std::vector<uint64_t> found(wanted + 1);
+            check(self.guarded([&]() -> Status {
+              for (uint64_t i = 0; i < wanted; ++i) {
+                const Result<Range> range =
+                    tokens ? self.document(at, begin + i) : self.row_range(at, begin + i);
+                HPCORE_RETURN_IF_ERROR(range.status());
+                found[i] = range.value().begin;
+                found[i + 1] = range.value().end;
+              }
+              return {};
+            }));
+            return py::bytes(reinterpret_cast<const char*>(found.data()),
+                             found.size() * sizeof(uint64_t));
+          },
+          py::arg("field"), py::arg("first"), py::arg("count"),
+          "uint64 [count + 1]: where documents (tokens) or varying rows (bytes) begin, and the "
+          "end.")
+      .def(
           "read",
           [](const DatasetFile& self, int64_t field, int64_t first, int64_t bytes) {
             const uint64_t at = field_index(self, field);

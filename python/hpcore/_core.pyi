@@ -1421,6 +1421,15 @@ class DatasetFile:
         """
         Checks up to `most` blocks that were not; 0: all are.
         """
+    def starts(
+        self,
+        field: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> bytes:
+        """
+        uint64 [count + 1]: where documents (tokens) or varying rows (bytes) begin, and the end.
+        """
     def verify_all(self) -> None: ...
     @property
     def checked_blocks(self) -> int:

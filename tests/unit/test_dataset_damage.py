@@ -18,8 +18,9 @@ DATA = 2 << 20
 
 
 def tokens_file(path: Path, blocks: int) -> Path:
-    field = {"name": "tokens", "kind": "tokens", "dtype": "uint16", "shape": (), "vocabulary": 65536}
-    writer = _core.DatasetWriter(str(path), [{**field, "separator": None}])
+    facts = {"name": "tokens", "kind": "tokens", "dtype": "uint16", "shape": ()}
+    field = {**facts, "vocabulary": 65536, "separator": None}
+    writer = _core.DatasetWriter(str(path), [field])
     values = np.arange(blocks * BLOCK // 2, dtype=np.uint32).astype(np.uint16)
     writer.append(0, values)
     writer.end_rows(0, np.array([values.size], np.uint64))

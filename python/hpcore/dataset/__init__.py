@@ -7,17 +7,27 @@ position.
 
 from __future__ import annotations
 
-from hpcore.dataset.builder import build_text, text_files
+from hpcore.dataset.builder import build, build_images, build_records, build_text
+from hpcore.dataset.construction import BuildOptions
 from hpcore.dataset.info import DatasetInfo, FieldInfo, info, verify
+from hpcore.dataset.merge import merge
+from hpcore.dataset.pieces import Field
 from hpcore.dataset.reader import MappedDataset, Permutation
+from hpcore.dataset.sources import text_files
 
 __all__ = [
+    "BuildOptions",
     "DatasetInfo",
+    "Field",
     "FieldInfo",
     "MappedDataset",
     "Permutation",
+    "build",
+    "build_images",
+    "build_records",
     "build_text",
     "info",
+    "merge",
     "text_files",
     "verify",
 ]
