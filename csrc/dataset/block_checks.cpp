@@ -37,19 +37,23 @@ uint64_t BlockChecks::checked_blocks() const {
   return count;
 }
 
-std::string BlockChecks::section_of(uint64_t offset) const {
+// What lies in the block that begins there: small sections share one.
+std::string BlockChecks::sections_of(uint64_t offset) const {
+  std::string found;
+  const auto note = [&](const char* what, const FieldRecord& field, uint64_t begin,
+                        uint64_t bytes) {
+    if (begin == 0 || offset >= begin + bytes || offset + kBlockBytes <= begin) return;
+    found += (found.empty() ? "" : ", ") + std::string(what) + " of field " + field_name(field);
+  };
   for (const FieldRecord& field : head_.fields) {
-    const std::string name = field_name(field);
-    const auto within = [&](uint64_t begin, uint64_t bytes) {
-      return begin != 0 && offset < begin + bytes && offset + kBlockBytes > begin;
-    };
-    if (within(field.data_offset, field.data_bytes)) return "data of field " + name;
-    if (within(field.row_table_offset, row_table_bytes(field.rows, std::max(1u, field.group_rows))))
-      return "row table of field " + name;
-    if (within(field.document_table_offset, (field.documents + 1) * sizeof(uint64_t)))
-      return "document table of field " + name;
+    note("data", field, field.data_offset, field.data_bytes);
+    note("row table", field, field.row_table_offset,
+         row_table_bytes(field.rows, std::max(1u, field.group_rows)));
+    note("document table", field, field.document_table_offset,
+         (field.documents + 1) * sizeof(uint64_t));
+    if (found.size() > 1000) return found + ", more";
   }
-  return "padding";
+  return found.empty() ? "padding" : found;
 }
 
 Status BlockChecks::check_page(uint64_t page) {
@@ -89,7 +93,7 @@ Status BlockChecks::check_block(uint64_t block, const void* data) {
   if (crc32c(data, bytes) != expected) {
     return {Code::kCorrupt, "dataset " + path_ + ": block " + std::to_string(block) + " of " +
                                 std::to_string(blocks()) + " (offset " + std::to_string(offset) +
-                                ", " + std::to_string(bytes) + " bytes, " + section_of(offset) +
+                                ", " + std::to_string(bytes) + " bytes, " + sections_of(offset) +
                                 ") does not match its checksum; copy or build the file again"};
   }
   set(pages_ + block);

@@ -41,7 +41,7 @@ class BlockChecks {
 
  private:
   Status check_page(uint64_t page);
-  [[nodiscard]] std::string section_of(uint64_t offset) const;
+  [[nodiscard]] std::string sections_of(uint64_t offset) const;
   [[nodiscard]] bool is_set(uint64_t bit) const {
     return (words_[bit / 64].load(std::memory_order_acquire) >> (bit % 64) & 1) != 0;
   }
