@@ -249,6 +249,28 @@ void register_state(py::module_& module) {
       py::arg("regions"),
       "Puts [(address, nbytes)] on huge pages: heals are twice as fast. "
       "Returns the bytes on them.");
+  module.def(
+      "digest_regions",
+      [](const Regions& pairs) {
+        Digest128 digest;
+        {
+          const auto regions = regions_of(pairs);
+          const py::gil_scoped_release release;
+          Digester digester;
+          for (const transport::Region& region : regions) {
+            digester.update(reinterpret_cast<const void*>(region.address), region.bytes);
+          }
+          digest = digester.finish();
+        }
+        std::string bytes;
+        for (const uint32_t lane : digest) {
+          for (int shift = 0; shift < 32; shift += 8) {
+            bytes.push_back(static_cast<char>(lane >> shift));
+          }
+        }
+        return py::bytes(bytes);
+      },
+      py::arg("regions"), "digest128 of [(address, nbytes)], one after the other.");
   register_arena(module);
   register_source(module);
   register_receiver(module);

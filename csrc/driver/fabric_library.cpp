@@ -61,6 +61,8 @@ void apply_provider_environment() {
   setenv("FI_EFA_USE_DEVICE_RDMA", "1", 0);
   setenv("FI_EFA_FORK_SAFE", "1", 0);
   setenv("RDMAV_FORK_SAFE", "1", 0);
+  setenv("IPATH_NO_BACKTRACE", "1", 0);
+  setenv("HFI_NO_BACKTRACE", "1", 0);
 }
 
 Result<FabricLibrary> load_fabric_library(const std::string& asked_path) {

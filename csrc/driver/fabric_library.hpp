@@ -38,7 +38,9 @@ Result<FabricLibrary> load_fabric_library(const std::string& asked_path);
 
 // What EFA's users found necessary. No shared memory within a node (its device copies go through
 // the GPU's default stream and may wait for a collective that waits for us), reads by the device
-// rather than emulated by messages, safe to fork. Only sets what is not set.
+// rather than emulated by messages, safe to fork. And what everybody needs where the library comes
+// with the PSM providers: these would take over the process's handlers of SIGTERM, SIGSEGV and
+// more, print a backtrace and run exit handlers. Only sets what is not set.
 void apply_provider_environment();
 
 }  // namespace hpcore::driver

@@ -14,6 +14,7 @@ from hpcore.errors import JobStopped
 from hpcore.exchange import exchange
 from hpcore.gathering import gather
 from hpcore.membership.roster import Roster
+from hpcore.neighbour import copy_back, with_copies
 from hpcore.replicas import HealPlan, RankFacts, ReplicaGroup, plan_from_disk, plan_heal
 from hpcore.sharding import part_held
 from hpcore.transfer import serving
@@ -47,9 +48,8 @@ def heal(loop: Loop, worker: Any, roster: Roster) -> bool:
     if group.disk:
         fields["bytes"] = loop.tiers.load_saved(plan.step)
     copied = group.shadow_for(worker.slot)
-    if copied is not None:
-        loop.drill.fire("heal", loop.drill_rank, roster.steps)
-        fields["bytes"] = loop.tiers.load(copied, plan.step)
+    if group.shadows or any(one.shadows for one in plan.groups):
+        fields |= copy_back(loop, roster, plan)
     loop.rewind(plan, roster)
     loop.record(
         "heal",
@@ -97,13 +97,11 @@ def _plan(loop: Loop, worker: Any, roster: Roster) -> HealPlan:
     if not plan.groups:  # a copy is read whole before it counts: only when it is needed
         message = {
             "layout": message["layout"],
-            "steps": list(loop.tiers.steps()),
             "saved": loop.tiers.saved(),
+            **loop.tiers.told(roster),
         }
         shadows = gather(loop, message)
-        facts = [
-            replace(one, shadows=tuple(m["steps"])) for one, m in zip(facts, shadows, strict=True)
-        ]
+        facts = with_copies(roster, facts, shadows)
         plan = plan_heal(roster, facts)
         saved = _on_all(shadows)
         if not plan.groups and saved:

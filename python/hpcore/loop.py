@@ -78,7 +78,7 @@ class Loop:
         self._facts = facts
         self._events: EventLog | None = None
         self._rehearsal = Rehearsal(self)
-        self._source: Any = None
+        self._served: list[Any] = []
         self._on_huge_pages = False
         self._checked: set[int] = set()
         rank, world_size, faults = 0, 1, ""
@@ -266,10 +266,12 @@ class Loop:
         self.lane = self.shards.lane(world.rank, world.world_size)
 
     def serve(self, source: Any) -> None:
-        """Keeps a source of state open, and closes the one before."""
-        if self._source is not None:
-            self._source.close()
-        self._source = source
+        """Keeps what others read open; None: closes all."""
+        if source is not None:
+            self._served.append(source)
+            return
+        while self._served:
+            self._served.pop().close()
 
     def roll_back(self, step: int) -> None:
         """All that a forward may have changed, as it was at the boundary."""

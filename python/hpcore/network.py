@@ -42,6 +42,13 @@ class NetworkOptions:
         return NetworkOptions(transport, provider, named, env.get("HPCORE_LIBFABRIC", ""))
 
 
+def open_fabric(options: NetworkOptions) -> Any:
+    """Raises NotFound, Unsupported: no library, no such provider; the text says what there is."""
+    return _core.Fabric(
+        provider=options.provider, domains=list(options.domains), library=options.library
+    )
+
+
 class Network:
     """The fabric of one process. Without `prepare` nothing is loaded."""
 
@@ -74,11 +81,7 @@ class Network:
                 self.why_not = "HPCORE_TRANSPORT=local forbids to read from other hosts"
                 return False
             try:
-                fabric = _core.Fabric(
-                    provider=self._options.provider,
-                    domains=list(self._options.domains),
-                    library=self._options.library,
-                )
+                fabric = open_fabric(self._options)
                 self.server, self.fabric = _core.FabricServer(fabric), fabric
             except HpcoreError as error:
                 self.why_not = str(error)

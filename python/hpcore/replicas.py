@@ -21,19 +21,32 @@ class RankFacts:
         part: which part of the state it is to hold.
         pristine: what its script made is the state before step 0.
         held: the step whose state it holds live; None if it holds none.
-        shadows: steps of which its shadow copies are whole.
+        shadows: steps of which its shadow copies are whole, in memory of its own node.
+        kept: (rank, step) of whole copies of ranks of other nodes that its node's memory holds.
+        node: where it is.
     """
 
     part: str
     pristine: bool
     held: int | None
     shadows: tuple[int, ...] = ()
+    kept: tuple[tuple[int, int], ...] = ()
+    node: int = 0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A shadow copy that serves `slot`: of which rank, and a rank on the node that holds it."""
+
+    slot: int
+    rank: int
+    holder: int
 
 
 @dataclass(frozen=True)
 class ReplicaGroup:
-    """The ranks of one part, by slot: who gives state, who takes it from them, and who (slot ->
-    rank whose copy it is) from a shadow copy. `made`: the source gives what its script made.
+    """The ranks of one part, by slot: who gives state, who takes it from them, and who from a
+    shadow copy. `made`: the source gives what its script made.
     `disk`: all read a durable checkpoint.
     """
 
@@ -42,12 +55,12 @@ class ReplicaGroup:
     sources: tuple[int, ...]
     receivers: tuple[int, ...]
     made: bool = False
-    shadows: tuple[tuple[int, int], ...] = ()
+    shadows: tuple[Copy, ...] = ()
     disk: bool = False
 
-    def shadow_for(self, slot: int) -> int | None:
-        """The rank whose shadow copy this slot takes."""
-        return dict(self.shadows).get(slot)
+    def shadow_for(self, slot: int) -> Copy | None:
+        """The shadow copy that this slot takes."""
+        return next((copy for copy in self.shadows if copy.slot == slot), None)
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ def plan_heal(roster: Roster, facts: Sequence[RankFacts]) -> HealPlan:
     """
     newest = newest_of(roster, facts)
     known = {step for one in facts for step in (one.held, *one.shadows) if step is not None}
+    known |= {step for one in facts for _, step in one.kept}
     parts: dict[str, list[int]] = {}
     for rank, one in enumerate(facts):
         parts.setdefault(one.part, []).append(rank)
@@ -126,8 +140,20 @@ def _group(
     if not needy or holders:
         receivers = tuple(slots[rank] for rank in needy)
         return ReplicaGroup(part, tuple(ranks), sources, receivers, made)
-    copied = [rank for rank in ranks if step in facts[rank].shadows]
+    copied = [(rank, rank) for rank in ranks if step in facts[rank].shadows]
+    copied += [
+        (rank, holder)
+        for holder, one in enumerate(facts)
+        for rank, at in one.kept
+        if at == step and rank in slots
+    ]
     if not copied:
         return None
-    shadows = tuple((slots[r], r if r in copied else copied[0]) for r in needy)
+
+    def distance(rank: int, copy: tuple[int, int]) -> tuple[bool, bool, bool]:
+        whose, holder = copy
+        return facts[holder].node != facts[rank].node, whose != rank, holder != rank
+
+    nearest = {r: min(copied, key=lambda copy, r=r: distance(r, copy)) for r in needy}  # type: ignore[misc]
+    shadows = tuple(Copy(slots[r], *nearest[r]) for r in needy)
     return ReplicaGroup(part, tuple(ranks), (), (), shadows=shadows)

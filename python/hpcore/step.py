@@ -257,6 +257,7 @@ class Step:
         happens."""
         world, loop = self._world, self._loop
         loop.tiers.settle()
+        loop.tiers.confirm()
         world.ready(self.index)
         self._torn = True
         loop.drill.fire("after_ready", loop.drill_rank, self.index)

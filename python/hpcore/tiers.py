@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from hpcore.agent.shadow_memory import STORE_KEY
 from hpcore.checkpoints import Checkpoints
 from hpcore.manifest import install, manifest_of
+from hpcore.membership.roster import Roster
+from hpcore.neighbour import NeighbourWait, is_leader
 from hpcore.protection import Protection
 from hpcore.shadow_copies import ShadowCopies, copy_out
 from hpcore.tracked import capture
+from hpcore.world import RosterWorld
 
 if TYPE_CHECKING:
     from hpcore.loop import Loop
@@ -33,7 +36,8 @@ class Tiers:
         self.checkpoints = Checkpoints(folder) if folder else None
         self._agent_pid = agent_pid
         self._copies: ShadowCopies | None = None
-        self._rank_local: Any = None  # of the checkpoint that was just read
+        self._rank_local: Any = None  # of what was just read from elsewhere
+        self.neighbour = NeighbourWait()
         self.stall_ns = 0
         """How long the training thread waited for the last copy."""
 
@@ -53,8 +57,26 @@ class Tiers:
 
     def joined(self) -> None:
         """The generation has begun: what is to be copied of this boundary and is not yet."""
+        if self._copies is not None:
+            self._copies.forget_after(self._loop.steps_done)
+            self._agree_on_past(self._copies)
         if self.newest() != self._loop.steps_done:
             self._copy()
+
+    def _agree_on_past(self, copies: ShadowCopies) -> None:
+        """This node's memory holds nothing of a past that was given up, of other nodes' ranks
+        neither: only then does its keeper go on."""
+        loop, memory = self._loop, copies.memory
+        roster = self._roster()
+        if memory.era == loop.rewound or not is_leader(roster, loop.world.rank):
+            return
+        memory.set_era(-1)
+        node = roster.members[loop.world.rank].node
+        for member in roster.members:
+            memory.forget_after(member.rank, loop.steps_done)
+            if member.node == node:
+                memory.confirm(member.rank, -1)
+        memory.set_era(loop.rewound)
 
     def boundary(self) -> None:
         """A step has ended, or this rank has just got its state: starts a copy if one is due."""
@@ -112,16 +134,55 @@ class Tiers:
             self._copies.settle()
             self.stall_ns += time.monotonic_ns() - begun
 
-    def steps(self) -> tuple[int, ...]:
-        """Steps of which this rank has a whole shadow copy; reads it all."""
+    def confirm(self) -> None:
+        """Before a step is agreed after which the next copy is taken: returns when the neighbour
+        holds the last one, or does not come up with it. Raises RosterChanged.
+
+        So the records of all ranks on their neighbours have a step in common at any time.
+        """
+        loop, copies = self._loop, self._copies
+        if copies is None or loop.rehearsing or (loop.steps_done + 1) % self._every:
+            return
+        if not self.neighbour.expected(self._roster(), loop.world.rank):
+            return
+        begun = time.monotonic_ns()
+        self.neighbour.wait(loop, copies, copies.memory.newest(copies.rank))
+        self.stall_ns += time.monotonic_ns() - begun
+
+    def told(self, roster: Roster) -> dict[str, Any]:
+        """Which whole copies there are: of this rank, and (told by the first rank of a node) of
+        ranks of other nodes. Reads them all."""
         copies = self._copies
-        return () if copies is None else tuple(copies.verified(copies.rank))
+        if copies is None:
+            return {"steps": [], "kept": [], "era": -1}
+        copies.settle()
+        kept: list[list[int]] = []
+        if is_leader(roster, self._loop.world.rank):
+            node = roster.members[self._loop.world.rank].node
+            others = [m.rank for m in roster.members if m.node != node]
+            kept = [[rank, step] for rank in others for step in copies.memory.verified(rank)]
+        steps = list(copies.verified(copies.rank))
+        return {"steps": steps, "kept": kept, "era": copies.memory.era}
 
     def newest(self) -> int:
         """The newest step that is copied; -1 if there is none."""
         copies = self._copies
-        steps = [] if copies is None else [r.step for r in copies.records(copies.rank)]
-        return max(steps, default=-1)
+        return -1 if copies is None else copies.memory.newest(copies.rank)
+
+    def _roster(self) -> Roster:
+        world = self._loop.world
+        assert isinstance(world, RosterWorld)
+        return world.roster
+
+    @property
+    def copies(self) -> ShadowCopies:
+        """Of a job that has them."""
+        assert self._copies is not None
+        return self._copies
+
+    def keep_rank_local(self, tree: Any) -> None:
+        """What this rank alone knew, from a copy that was read elsewhere."""
+        self._rank_local = tree
 
     def load(self, rank: int, step: int) -> int:
         """This rank's state becomes what the shadow copy of `rank` says; returns bytes."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,19 +65,20 @@ def train(
     steps: int = 12,
     options: tuple[str, ...] = (),
     arguments: tuple[str, ...] = (),
+    agent: Sequence[str] = ("-m", "hpcore"),
     meanwhile: Callable[[subprocess.Popen[str]], None] = lambda _: None,
 ) -> Outcome:
     """Runs a script to its end under `hpcore run`; leaves no process behind.
 
-    `meanwhile` is called once with the agent.
+    `agent`: what is run in place of `python -m hpcore`. `meanwhile` is called once with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "hpcore", "run", f"--nproc={nproc}", f"--standbys={standbys}"]
+    command = [sys.executable, *agent, "run", f"--nproc={nproc}", f"--standbys={standbys}"]
     command += [f"--log-dir={folder / 'logs'}", *options]
     command += [word for fault in faults for word in ("--inject", fault)]
     command += [str(SCRIPTS / script), str(folder), str(steps), *arguments]
     path = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
-    agent = subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -86,27 +87,33 @@ def train(
         start_new_session=True,
     )
     try:
-        meanwhile(agent)
-        output, _ = agent.communicate(timeout=PATIENCE_S)
+        meanwhile(process)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        agent.send_signal(signal.SIGKILL)  # the workers follow it
-        output, _ = agent.communicate()
+        process.send_signal(signal.SIGKILL)  # the workers follow it
+        output, _ = process.communicate()
         raise AssertionError(
             f"no end within {PATIENCE_S} s\n{Outcome(-1, output, folder).story()}"
         ) from None
     finally:
-        if agent.poll() is None:
-            agent.kill()
-    return Outcome(agent.returncode, output, folder)
+        if process.poll() is None:
+            process.kill()
+    return Outcome(process.returncode, output, folder)
 
 
-def kill_all_at_once(agent: subprocess.Popen[str], folder: Path, ranks: int) -> None:
-    """Kills the ranks that pause (TEST_PAUSE) before the agent can learn of any, then lets go."""
+def await_pause(agent: subprocess.Popen[str], folder: Path, ranks: int) -> list[Path]:
+    """Until all ranks are in the step that TEST_PAUSE names; returns the files with their pids."""
     paused = [folder / f"paused{rank}" for rank in range(ranks)]
     deadline = time.monotonic() + PATIENCE_S
     while not all(path.exists() for path in paused):
         assert agent.poll() is None and time.monotonic() < deadline, "the ranks do not pause"
         time.sleep(0.005)
+    return paused
+
+
+def kill_all_at_once(agent: subprocess.Popen[str], folder: Path, ranks: int) -> None:
+    """Kills the ranks that pause (TEST_PAUSE) before the agent can learn of any, then lets go."""
+    paused = await_pause(agent, folder, ranks)
     agent.send_signal(signal.SIGSTOP)
     for path in paused:
         os.kill(int(path.read_text()), signal.SIGKILL)

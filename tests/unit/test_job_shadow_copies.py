@@ -29,7 +29,7 @@ class Memory:
 
 @pytest.fixture
 def memory() -> Iterator[Memory]:
-    made = Memory(make_memory(4))
+    made = Memory(make_memory())
     yield made
     for copies in made.opened:
         copies.close()
@@ -88,7 +88,7 @@ def test_a_record_counts_only_when_it_is_whole(memory: Memory) -> None:
     assert copies.verified(0) == [1]
     with pytest.raises(CorruptData, match="rank 0, step 2"):
         copies.load(0, 2)
-    copies._write_header(damaged.half, b"HPSHADOW" + bytes(50))  # as if killed while it was written
+    copies.memory._write(0, damaged.half, b"HPSHADOW" + bytes(50))  # as if killed while it wrote
     assert [record.step for record in copies.records(0)] == [1]
     take(copies, 3)
     assert copies.verified(0) == [1, 3]

@@ -41,7 +41,7 @@ class Parts:
     supervisor: Supervisor
     registrar: Registrar
     shadow_fd: int
-    """Memory for shadow copies: of a region for each slot, no page used before a worker writes."""
+    """Memory for shadow copies: of a region for each rank, no page used before a worker writes."""
 
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
@@ -80,7 +80,7 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
         max_restarts=options.max_restarts or 0,
         agent_pid=os.getpid(),
     )
-    shadow_fd = make_memory(options.slots)
+    shadow_fd = make_memory()
     segment.store.set(STORE_KEY, str(shadow_fd))
     table = WorkerTable(segment, watch, forge, relay, environment)
     return Parts(
