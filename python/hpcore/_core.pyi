@@ -61,6 +61,7 @@ __all__: list[str] = [
     "copy_tokens",
     "digest128",
     "digest_code",
+    "digest_regions",
     "exact_sum",
     "gather",
     "monotonic_ns",
@@ -1510,6 +1511,15 @@ def digest128(buffer: typing_extensions.Buffer, portable: bool = False) -> bytes
 def digest_code() -> str:
     """
     sse4.2, armv8-crc or portable.
+    """
+
+def digest_regions(
+    regions: collections.abc.Sequence[
+        tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+    ],
+) -> bytes:
+    """
+    digest128 of [(address, nbytes)], one after the other.
     """
 
 def exact_sum(values: collections.abc.Iterable) -> float:
