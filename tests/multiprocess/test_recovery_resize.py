@@ -9,6 +9,8 @@ import pytest
 from drills import SCRIPTS, Outcome, train
 from running import Run
 
+from hpcore.ledger_proof import verify
+
 STEPS = 120
 
 
@@ -65,3 +67,22 @@ def test_world_shrinks_when_no_replacement_is_kept(tmp_path: Path) -> None:
     results = outcome.results()
     assert len({result["digest"] for result in results}) == 1, json.dumps(results)
     assert results[0]["diary"]["seen"] == list(range(60))
+
+
+def test_policy_file_says_which_sizes_there_are(tmp_path: Path) -> None:
+    """Of three that are left two go on, as three is no size; the third waits and comes back."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("min: 2\nmax: 4\nsizes: [2, 4]\nstandby_wait_s: 0\nsettle_s: 0\n")
+    outcome = train(
+        tmp_path,
+        "rank=1 step=4 point=backward action=sigkill",
+        nproc=4,
+        standbys=0,
+        steps=40,
+        options=("--policy", str(policy), "--ledger", str(tmp_path / "ledger")),
+    )
+    assert outcome.code == 0, outcome.story()
+    sizes = [len(event["members"]) for event in outcome.events("roster")]
+    assert sizes[:2] == [4, 2] and set(sizes) == {2, 4}, outcome.story()
+    proof = verify(str(tmp_path / "ledger"))
+    assert proof.holds and proof.steps == 40, proof.problems

@@ -66,7 +66,14 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        self.policy = Policy(self.plan.min_ranks, deadline_ns=60 * SECOND)
+        self.policy = Policy(
+            self.plan.min_ranks,
+            deadline_ns=60 * SECOND,
+            sizes=self.plan.sizes,
+            settle_ns=SECOND // 10 if self.plan.patient else 0,
+            standby_wait_ns=SECOND // 5 if self.plan.patient else 0,
+            snooze_ns=SECOND // 2 if self.plan.patient else 0,
+        )
         self.cluster = Cluster("sim", self.plan.nproc, self.plan.nproc, self.plan.standbys)
         self.faults_left = self.plan.faults
 
@@ -110,6 +117,7 @@ class Simulation:
         assert roster.steps == self.committed
         assert old is None or self.cluster.target >= roster.world_size
         assert roster.world_size >= min(self.plan.min_ranks, self.cluster.target)
+        assert not self.plan.sizes or roster.world_size in self.plan.sizes
         self.rosters.append(roster)
         for slot in roster.slots:
             self.words[slot] = Word(roster.generation, roster.steps, closed=False)

@@ -59,6 +59,8 @@ class Plan:
     faults: int
     resize: bool = False
     kinds: tuple[str, ...] = ("kill", "fault", "kill")
+    sizes: tuple[int, ...] = ()
+    patient: bool = False  # waits for standbys, lets newcomers settle, snoozes
 
 
 def holds(process: Process, steps: int) -> bool:

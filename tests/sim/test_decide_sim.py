@@ -21,6 +21,10 @@ PLANS = {
     "faults": Plan(nproc=4, standbys=0, min_ranks=4, total=10, faults=4, kinds=("fault",)),
     "mixed": Plan(nproc=4, standbys=1, min_ranks=2, total=15, faults=6),
     "resize": Plan(nproc=4, standbys=1, min_ranks=4, total=15, faults=6, resize=True),
+    "sizes": Plan(nproc=4, standbys=1, min_ranks=1, total=15, faults=6, sizes=(1, 2, 4)),
+    "patient": Plan(
+        nproc=4, standbys=1, min_ranks=2, total=15, faults=6, sizes=(2, 3, 4), patient=True
+    ),
     "lonely": Plan(nproc=1, standbys=1, min_ranks=1, total=8, faults=2),
 }
 SEEDS = [int(os.environ["HPCORE_SIM_SEED"])] if "HPCORE_SIM_SEED" in os.environ else range(300)

@@ -55,6 +55,11 @@ class Agent:
                 f"resize to {ranks}: this agent has room for 1 to {most} ranks; "
                 "a larger max_nproc makes more"
             )
+        policy = self.options.policy
+        if policy is not None and policy.fit(ranks) != ranks:
+            raise InvalidArgument(
+                f"resize to {ranks}: the policy allows {policy.describe_sizes()} ranks"
+            )
         cluster = self.cluster
         workers = cluster.workers.values() if cluster is not None and cluster.roster else ()
         if workers and not any(worker.recoverable for worker in workers):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpcore import elastic
 from hpcore.agent import memory
 from hpcore.errors import InvalidArgument
 
@@ -21,10 +22,11 @@ SPARE_SLOTS = 4
 class AgentOptions:
     """All of `hpcore run`'s options and what a Python caller adds.
 
-    `command` is the script (or, with `module`, a module's name) and its arguments. `min` None:
-    `nproc`, never shrink. `max_restarts` None: as many as it takes. `preload` None: HPCORE_PRELOAD,
-    else what a torch script imports. `on_event` is called in the agent's thread with each event of
-    events.jsonl that the agent itself writes; it must not block.
+    `policy` says min, max and allowed sizes, and how patient to be; `min` and `max_nproc` are not
+    given beside it. `command` is the script (or, with `module`, a module's name) and its arguments.
+    `min` None: `nproc`, never shrink. `max_restarts` None: as many as it takes. `preload` None:
+    HPCORE_PRELOAD, else what a torch script imports. `on_event` is called in the agent's thread
+    with each event of events.jsonl that the agent itself writes; it must not block.
     """
 
     nproc: int
@@ -41,6 +43,7 @@ class AgentOptions:
     on_event: Callable[[dict[str, Any]], None] | None = None
     preload: Sequence[str] | None = None
     max_nproc: int | None = None
+    policy: elastic.Policy | None = None
     staging_bytes: int = 4 << 20
     store_bytes: int = 64 << 20
     worker_estimate_bytes: int = memory.WORKER_ESTIMATE_BYTES
@@ -49,12 +52,21 @@ class AgentOptions:
     @property
     def min_ranks(self) -> int:
         """The smallest world that is allowed after a loss."""
+        if self.policy is not None:
+            return self.policy.min
         return self.nproc if self.min is None else self.min
+
+    @property
+    def most_ranks(self) -> int:
+        """The largest world there may be."""
+        if self.policy is not None:
+            return self.policy.max
+        return max(self.nproc, self.max_nproc or 0)
 
     @property
     def slots(self) -> int:
         """Slots of the node segment."""
-        wanted = max(self.nproc, self.max_nproc or 0) + self.standbys + SPARE_SLOTS
+        wanted = max(self.nproc, self.most_ranks) + self.standbys + SPARE_SLOTS
         return wanted if wanted < MAX_SLOTS else MAX_SLOTS
 
     @property
@@ -88,6 +100,7 @@ class AgentOptions:
             raise InvalidArgument(f"--nproc {self.nproc}: a job has at least 1 rank")
         if self.standbys < 0:
             raise InvalidArgument(f"--standbys {self.standbys}: must be 0 or more")
+        self._check_policy()
         if not 1 <= self.min_ranks <= self.nproc:
             raise InvalidArgument(f"--min {self.min} must be between 1 and --nproc {self.nproc}")
         workers = self.nproc + self.standbys
@@ -103,6 +116,26 @@ class AgentOptions:
             )
         if self.max_restarts is not None and self.max_restarts < 0:
             raise InvalidArgument(f"--max-restarts {self.max_restarts}: must be 0 or more")
+
+    def _check_policy(self) -> None:
+        policy = self.policy
+        if policy is None:
+            return
+        if self.min is not None or self.max_nproc is not None:
+            raise InvalidArgument("min and max are the policy's: give them there")
+        if policy.fit(self.nproc) != self.nproc:
+            raise InvalidArgument(
+                f"--nproc {self.nproc} is no size that the policy allows: {policy.describe_sizes()}"
+            )
+        if policy.by_size:
+            raise InvalidArgument(
+                "the policy's by_size is not applied by `hpcore run`: the batch stays the same at "
+                "any number of ranks; leave it out, and set the learning rate in the script"
+            )
+        if policy.max > MAX_SLOTS - SPARE_SLOTS:
+            raise InvalidArgument(
+                f"the policy's max {policy.max}: one node holds at most {MAX_SLOTS - SPARE_SLOTS}"
+            )
 
 
 def default_log_dir() -> str:

@@ -6,7 +6,7 @@ One thread makes and closes them; who may call what is said by each part.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hpcore.agent.environment import JobEnvironment, free_port, template_environment
@@ -115,5 +115,14 @@ def _registrar(options: AgentOptions, segment: _core.NodeSegment, job: str) -> R
         deadline_ns=int(options.recovery_deadline_s * 1e9),
         max_restarts=options.max_restarts,
     )
+    scaling = options.policy
+    if scaling is not None:
+        policy = replace(
+            policy,
+            sizes=scaling.allowed,
+            settle_ns=int(scaling.settle_s * 1e9),
+            standby_wait_ns=int(scaling.standby_wait_s * 1e9),
+            snooze_ns=int(scaling.snooze_s * 1e9),
+        )
     cluster = Cluster(job, options.nproc, options.nproc, options.standbys)
     return Registrar(segment, LocalRosters(), cluster, policy)

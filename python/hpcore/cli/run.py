@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import types
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from hpcore.errors import HpcoreError, InvalidArgument
 
 if TYPE_CHECKING:
     from hpcore.agent.agent import Agent
+    from hpcore.elastic import Policy
 
 USAGE_ERROR = 2
 SWITCH_S = 0.0005
@@ -26,6 +28,8 @@ SWITCH_S = 0.0005
 @click.option(
     "--min", "min_ranks", type=int, help="Smallest world after a loss (default: --nproc)."
 )
+@click.option("--max", "max_ranks", type=int, help="Largest world (default: --nproc).")
+@click.option("--policy", metavar="FILE", help="Sizes and patience, YAML: docs/elastic.md.")
 @click.option("--log-dir", help="Logs and events.jsonl (default: runs/<time>-<pid>).")
 @click.option("--recovery-deadline", default=60.0, help="Seconds a lost rank may be missing.")
 @click.option("--max-restarts", type=int, help="Losses after which the job stops (default: none).")
@@ -38,6 +42,8 @@ def run(
     nproc: str,
     standbys: int,
     min_ranks: int | None,
+    max_ranks: int | None,
+    policy: str | None,
     log_dir: str | None,
     recovery_deadline: float,
     max_restarts: int | None,
@@ -57,7 +63,9 @@ def run(
                 nproc=_count(nproc),
                 command=[script, *args] if script else [],
                 standbys=standbys,
-                min=min_ranks,
+                min=None if policy else min_ranks,
+                max_nproc=None if policy else max_ranks,
+                policy=_policy(policy, min_ranks, max_ranks) if policy else None,
                 log_dir=log_dir,
                 recovery_deadline_s=recovery_deadline,
                 max_restarts=max_restarts,
@@ -76,6 +84,16 @@ def run(
         _fail(str(error), 1)
     if code:
         _fail(f"{agent.stop_reason}; logs: {os.path.relpath(agent.log_dir)}", code)
+
+
+def _policy(path: str, min_ranks: int | None, max_ranks: int | None) -> Policy:
+    """The file's, with what the command line says otherwise."""
+    from hpcore.elastic import Policy
+
+    policy = Policy.from_file(path)
+    if min_ranks is not None:
+        policy = replace(policy, min=min_ranks)
+    return policy if max_ranks is None else replace(policy, max=max_ranks)
 
 
 def _count(nproc: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hpcore.membership.facts import fold, worker_of
+from hpcore.membership.patience import fit, may_grow, note_growth, size_now
 from hpcore.membership.reasons import (
     failing,
     failing_starts,
@@ -57,13 +58,15 @@ def decide(cluster: Cluster, event: Event, policy: Policy, now_ns: int) -> Decis
     if _is_done(cluster):
         return _stop(cluster, FINISHED)
     kill = _failed_rehearsal(cluster, event)
+    cluster = note_growth(cluster, _can_grow(cluster), now_ns)
+    assert cluster.roster is not None
     reasons = _reasons(cluster, policy, now_ns)
     if not reasons:
         return _upkeep(replace(cluster, vacant_ns=None), policy, kill)
     stop = hopeless(cluster, policy)
     if stop is not None:
         return _stop(cluster, stop)
-    size = _size(cluster, policy)
+    size = size_now(cluster, policy, _reachable(cluster), now_ns)
     if size is None:
         return _wait(cluster, event, policy, now_ns, kill)
     if not isinstance(event, Closed) or event.generation != cluster.roster.generation:
@@ -162,8 +165,8 @@ def _reasons(cluster: Cluster, policy: Policy, now_ns: int) -> list[str]:
     world = cluster.roster.world_size
     if cluster.target < world:
         reasons.append(f"resize to {cluster.target}")
-    elif cluster.target > world and not reasons and _can_grow(cluster):
-        reasons.append(f"grow to {_reachable(cluster)}")
+    elif not reasons and may_grow(cluster, policy, _reachable(cluster), now_ns):
+        reasons.append(f"grow to {fit(policy, _reachable(cluster))}")
     return reasons
 
 
@@ -176,16 +179,10 @@ def _can_grow(cluster: Cluster) -> bool:
     them."""
     assert cluster.roster is not None
     ready, wanted = len(candidates(cluster)), cluster.target - cluster.roster.world_size
+    if wanted <= 0:
+        return False
     coming = len(spares(cluster)) - ready + sum(1 for s in cluster.pending if s.rank is None)
     return ready >= wanted or (ready > 0 and coming == 0)
-
-
-def _size(cluster: Cluster, policy: Policy) -> int | None:
-    """The size that the next generation can have now, or None if it must wait."""
-    size = _reachable(cluster)
-    if size >= cluster.target or size >= max(1, policy.min_ranks):
-        return size
-    return None
 
 
 def _wait(
@@ -263,6 +260,8 @@ def _succeed(cluster: Cluster, roster: Roster, barren: int) -> Cluster:
         },
         barren=barren,
         vacant_ns=None,
+        growable_ns=None,
+        asked=cluster.asked and roster.world_size != cluster.target,
         lost={},
         lost_code=None,
     )

@@ -65,7 +65,7 @@ def fold(cluster: Cluster, event: Event, policy: Policy) -> Cluster:
                 return cluster
             return _because(cluster, event.reason, event.at_ns)
         case Resized():
-            return replace(cluster, target=event.target)
+            return replace(cluster, target=event.target, asked=True)
         case NodesChanged():
             return replace(cluster, target=event.target, standbys=event.standbys)
         case NodeLost():
@@ -220,6 +220,8 @@ def _rank_lost(cluster: Cluster, worker: WorkerFacts, at_ns: int) -> Cluster:
     failures = dict(cluster.step_failures)
     if not worker.proved:
         failures[rank] = failures.get(rank, 0) + 1
+        if cluster.roster is not None and "grow to" in cluster.roster.reason:
+            cluster = replace(cluster, growth_failed_ns=at_ns, asked=False)
     return replace(
         cluster,
         losses=cluster.losses + 1,

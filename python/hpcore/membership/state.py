@@ -75,6 +75,10 @@ class Policy:
     same_fault_limit: int = 3
     failure_limit: int = 3
     barren_limit: int = 10  # generations in a row without a committed step
+    sizes: tuple[int, ...] = ()  # allowed sizes, ascending; empty: all
+    settle_ns: int = 0  # before the world grows onto those who came
+    standby_wait_ns: int = 0  # before it shrinks after a loss
+    snooze_ns: int = 0  # after a growth that failed
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,9 @@ class Cluster:
     barren: int = 0
     ready_ns: int | None = None  # when the first rank asked for the first roster
     vacant_ns: int | None = None  # since when ranks are missing that nobody can take
+    growable_ns: int | None = None  # since when there are ranks to grow with
+    growth_failed_ns: int | None = None  # when a newcomer was lost before its first commit
+    asked: bool = False  # the target is what the user asked for, and was not reached yet
     stop: Stop | None = None
 
     def member(self, worker: WorkerFacts) -> Member | None:
