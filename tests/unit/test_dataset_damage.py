@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcore import _core
+from hpcore import _core, dataset
 from hpcore.errors import CorruptData
 
 BLOCK = 256 << 10
@@ -124,3 +124,24 @@ def test_scrub_reads_what_nobody_read(tmp_path: Path) -> None:
     assert file.checked_blocks == 6
     with pytest.raises(CorruptData, match=rf"block 9 of 11 \(offset {DATA + 9 * BLOCK}, "):
         file.scrub(100)
+
+
+def test_scrub_in_the_background_tells_of_damage(tmp_path: Path) -> None:
+    path = tokens_file(tmp_path / "t.hpd", 80)
+    reader = _core.DatasetFile(str(path), True)
+    with dataset.Scrub(path, bytes_per_s=1 << 30) as scrub:
+        assert scrub.wait(60)
+        assert scrub.error is None
+    assert reader.checked_blocks == 81  # the reader's blocks, too
+    del reader
+    damaged = bytearray(path.read_bytes())
+    damaged[DATA + 70 * BLOCK] ^= 1
+    path.write_bytes(damaged)
+    with dataset.Scrub(path, bytes_per_s=1 << 30) as scrub:
+        with pytest.raises(CorruptData, match="block 70 of 81"):
+            scrub.wait(60)
+        assert scrub.error is not None
+    slow = dataset.Scrub(path, bytes_per_s=1)
+    assert not slow.wait(0)
+    slow.close()
+    slow.close()

@@ -13,6 +13,7 @@ from hpcore.dataset.info import DatasetInfo, FieldInfo, info, verify
 from hpcore.dataset.merge import merge
 from hpcore.dataset.pieces import Field
 from hpcore.dataset.reader import MappedDataset, Permutation
+from hpcore.dataset.scrub import Scrub
 from hpcore.dataset.sources import text_files
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FieldInfo",
     "MappedDataset",
     "Permutation",
+    "Scrub",
     "build",
     "build_images",
     "build_records",

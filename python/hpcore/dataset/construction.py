@@ -129,7 +129,8 @@ class _Build:
                 self._write(piece)
             self.cursor = batch.cursor
             self._done_bytes += batch.input_bytes
-            if time.monotonic() - last >= self._options.checkpoint_s:
+            due = time.monotonic() - last >= self._options.checkpoint_s
+            if due and batch.cursor is not None:
                 self._checkpoint()
                 last = time.monotonic()
             if self._options.progress is not None:

@@ -51,12 +51,12 @@ class Batch:
 
     Attributes:
         payload: what the source's ``convert`` turns into pieces; can be pickled.
-        cursor: where the source goes on behind it.
+        cursor: where the source goes on behind it; None: nowhere, it is within a document.
         input_bytes: for the progress bar.
     """
 
     payload: Any
-    cursor: Cursor
+    cursor: Cursor | None
     input_bytes: int
 
 

@@ -16,8 +16,10 @@ from hpcore.errors import InvalidArgument, NotFound
 
 BATCH_BYTES = 1 << 20
 """Text in a batch: a longer document is cut."""
-_LINE_BYTES = 32 << 20
+_LINE_BYTES = 16 << 20
 _CUT_WITHIN = 64 << 10
+_TABLE_ROWS = 32
+"""Of a table in memory as Python's texts at once."""
 # A line end between characters that no tokenizer of GPT-2's family joins across it.
 _SAFE_CUT = re.compile(rb"(?<=\S\n)(?=[0-9A-Za-z])")
 
@@ -66,7 +68,7 @@ class Gathering:
         self.ends.append(end)
         self.bytes += len(text)
 
-    def take(self, cursor: Cursor, input_bytes: int) -> Batch:
+    def take(self, cursor: Cursor | None, input_bytes: int) -> Batch:
         """The batch, and begins another."""
         batch = Batch(Texts(self.texts, self.ends), cursor, input_bytes)
         self.__init__()  # type: ignore[misc]
@@ -145,12 +147,13 @@ def cut_before(text: bytes) -> int:
     return at - 1 if at > 1 and text[at - 1] >= 0xC0 else len(text)
 
 
-def add_document(gathering: Gathering, text: bytes) -> None:
-    """A document that is in memory, cut in pieces of a batch's size."""
+def add_document(gathering: Gathering, text: bytes) -> Iterator[Batch]:
+    """A document that is in memory; a long one makes batches, between which no build can go on."""
     while len(text) > BATCH_BYTES:
         cut = cut_before(text[:BATCH_BYTES])
         gathering.add(text[:cut], False)
         text = text[cut:]
+        yield gathering.take(None, 0)
     gathering.add(text, True)
 
 
@@ -174,7 +177,7 @@ class JsonLines:
                 begin = offset
                 while line := stream.readline(_LINE_BYTES):
                     if text := self._document(line, path, offset):
-                        add_document(gathering, text)
+                        yield from add_document(gathering, text)
                     offset += len(line)
                     if gathering.bytes >= BATCH_BYTES or len(gathering.texts) >= 16384:
                         yield gathering.take([number, offset], offset - begin)
@@ -223,7 +226,7 @@ class Tables:
                         continue
                     text = value if isinstance(value, bytes) else str(value).encode()
                     if text:
-                        add_document(gathering, text)
+                        yield from add_document(gathering, text)
                     if gathering.bytes >= BATCH_BYTES or len(gathering.texts) >= 16384:
                         yield gathering.take([number, row], gathering.bytes)
             yield gathering.take([number + 1, 0], gathering.bytes)
@@ -256,7 +259,7 @@ class Tables:
             if self._column not in file.schema_arrow.names:
                 raise KeyError(f"it has {', '.join(file.schema_arrow.names)}")
             for batch in file.iter_batches(
-                batch_size=256, columns=[self._column], use_threads=False
+                batch_size=_TABLE_ROWS, columns=[self._column], use_threads=False
             ):
                 yield from self._slices(batch)
 
@@ -264,5 +267,5 @@ class Tables:
         if self._column not in batch.schema.names:
             raise KeyError(f"it has {', '.join(batch.schema.names)}")
         column = batch.column(self._column)
-        for begin in range(0, len(column), 256):
-            yield column.slice(begin, 256).to_pylist()
+        for begin in range(0, len(column), _TABLE_ROWS):
+            yield column.slice(begin, _TABLE_ROWS).to_pylist()
