@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hpcore.batches import MicroBatch
     from hpcore.dataset import MappedDataset
     from hpcore.job import Job
+    from hpcore.pickled import Pickled
     from hpcore.step import Step
     from hpcore.store import Store
 
@@ -37,6 +38,7 @@ __all__ = [
     "MappedDataset",
     "MicroBatch",
     "MismatchError",
+    "Pickled",
     "RosterChanged",
     "Step",
     "Store",
@@ -47,6 +49,7 @@ _LAZY = {
     "Job": "hpcore.job",
     "MappedDataset": "hpcore.dataset",
     "MicroBatch": "hpcore.batches",
+    "Pickled": "hpcore.pickled",
     "Step": "hpcore.step",
     "Store": "hpcore.store",
 }

@@ -147,8 +147,10 @@ class Shards:
             fsdp2.repoint(model, membership)
         if rank != self.rank:
             fsdp2.clear_caches()
+            managed = {id(parameter) for parameter in self.managed}
             for name, tensor in sharded:
-                if take_rank(name, tensor) and self._data_mesh() is not None:
+                anew = take_rank(name, tensor)
+                if anew and id(tensor) in managed and self._data_mesh() is not None:
                     raise Unsupported(
                         f"{name} is unevenly sharded beside FSDP2: a standby that built the model "
                         f"as rank {self._rank_built} cannot become rank {rank}"
