@@ -6,28 +6,22 @@
 // stream is always seen; other accidental damage is missed with probability 2^-32 if it touches one
 // lane, 2^-64 if two, 2^-128 if all four. It is an error-detecting code: linear, without a key. It
 // is no defence against somebody who wants a collision.
-// Hardware (SSE4.2, ARMv8 CRC) is chosen at run time; portable code gives the same value.
+// The fastest kernel that the CPU can run is chosen at run time (digest_kernel.hpp); all give the
+// same value.
 // Threads: functions thread-safe; a Digester is one thread.
 // Ownership: none.
 #pragma once
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
+#include "base/digest_kernel.hpp"
 
 namespace hpcore {
 
-using Digest128 = std::array<uint32_t, 4>;
-
-enum class DigestCode { kFastest, kPortable };
-
-uint32_t crc32c(const void* data, size_t bytes, uint32_t before = 0,
-                DigestCode code = DigestCode::kFastest);
+uint32_t crc32c(const void* data, size_t bytes, uint32_t before = 0);
 
 // The digest of a byte stream given in pieces; how it is cut does not matter.
 class Digester {
  public:
-  explicit Digester(DigestCode code = DigestCode::kFastest);
+  explicit Digester(const DigestKernel& kernel = fastest_digest_kernel());
   void update(const void* data, size_t bytes);
   // As update(from, bytes), and copies the bytes to `to` in the same pass, past the caches: as fast
   // as memcpy alone, for memory that nobody reads at once. The ranges must not overlap.
@@ -37,16 +31,14 @@ class Digester {
  private:
   static constexpr size_t kStride = 32;  // one word for each lane
   size_t fill_carry(const unsigned char* at, size_t bytes);
-  DigestCode code_;
+  const DigestKernel* kernel_;
   Digest128 lanes_;
   uint64_t total_bytes_ = 0;
   std::array<unsigned char, kStride> carry_{};
   size_t carried_ = 0;
 };
 
-Digest128 digest128(const void* data, size_t bytes, DigestCode code = DigestCode::kFastest);
-
-// "sse4.2", "armv8-crc" or "portable"
-const char* digest_code_name();
+Digest128 digest128(const void* data, size_t bytes,
+                    const DigestKernel& kernel = fastest_digest_kernel());
 
 }  // namespace hpcore

@@ -1,7 +1,9 @@
 // Python names of base/digest.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <vector>
 
 #include "base/digest.hpp"
 #include "bind/errors.hpp"
@@ -20,7 +22,18 @@ py::bytes as_bytes(const Digest128& digest) {
   return out;
 }
 
-py::bytes digest_of(const py::buffer& buffer, bool portable) {
+const DigestKernel& kernel_of(const std::string& name) {
+  if (name.empty()) return fastest_digest_kernel();
+  const DigestKernel* kernel = digest_kernel(name);
+  if (kernel == nullptr) {
+    check(
+        Status(Code::kInvalid, "no digest code \"" + name + "\" on this CPU: see digest_codes()"));
+  }
+  return *kernel;
+}
+
+py::bytes digest_of(const py::buffer& buffer, const std::string& code) {
+  const DigestKernel& kernel = kernel_of(code);
   const py::buffer_info info = buffer.request();
   if (!PyBuffer_IsContiguous(info.view(), 'C')) {
     check(Status(Code::kInvalid, "digest128 needs a contiguous buffer; make a copy first"));
@@ -29,12 +42,12 @@ py::bytes digest_of(const py::buffer& buffer, bool portable) {
   Digest128 digest;
   {
     const py::gil_scoped_release release;
-    digest = digest128(info.ptr, bytes, portable ? DigestCode::kPortable : DigestCode::kFastest);
+    digest = digest128(info.ptr, bytes, kernel);
   }
   return as_bytes(digest);
 }
 
-py::bytes copy_of(const py::buffer& into, const py::buffer& from, bool portable) {
+py::bytes copy_of(const py::buffer& into, const py::buffer& from, const std::string& code) {
   const py::buffer_info to = into.request(true);
   const py::buffer_info source = from.request();
   const auto bytes = static_cast<size_t>(source.size) * static_cast<size_t>(source.itemsize);
@@ -42,7 +55,7 @@ py::bytes copy_of(const py::buffer& into, const py::buffer& from, bool portable)
       static_cast<size_t>(to.size) * static_cast<size_t>(to.itemsize) != bytes) {
     check(Status(Code::kInvalid, "copy_digested needs two contiguous buffers of one size"));
   }
-  Digester digester(portable ? DigestCode::kPortable : DigestCode::kFastest);
+  Digester digester(kernel_of(code));
   {
     const py::gil_scoped_release release;
     digester.copy(to.ptr, source.ptr, bytes);
@@ -53,12 +66,19 @@ py::bytes copy_of(const py::buffer& into, const py::buffer& from, bool portable)
 }  // namespace
 
 void register_digest(py::module_& module) {
-  module.def("digest128", &digest_of, py::arg("buffer"), py::arg("portable") = false,
+  module.def("digest128", &digest_of, py::arg("buffer"), py::arg("code") = "",
              "16 bytes: four CRC-32C lanes, little-endian. Detects accidents, "
              "not attackers.");
-  module.def("digest_code", &digest_code_name, "sse4.2, armv8-crc or portable.");
-  module.def("copy_digested", &copy_of, py::arg("into"), py::arg("buffer"),
-             py::arg("portable") = false,
+  module.def(
+      "digest_codes",
+      [] {
+        std::vector<std::string> names;
+        for (const DigestKernel& kernel : digest_kernels()) names.emplace_back(kernel.name);
+        return names;
+      },
+      "What computes digests on this CPU, the fastest first; `code` of the others names one. All "
+      "give the same.");
+  module.def("copy_digested", &copy_of, py::arg("into"), py::arg("buffer"), py::arg("code") = "",
              "Copies past the caches and returns digest128 of what was copied, in one pass.");
 }
 

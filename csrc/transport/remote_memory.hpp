@@ -34,8 +34,8 @@ using StopCondition = std::function<bool()>;
 using Arrival = std::function<void(uint64_t offset, uint64_t bytes)>;
 
 // A stretch is handed over while the CPU's L2 cache still holds it. Set by
-// bench/test_bench_copies.py; flat from 256 KiB to 4 MiB.
-constexpr uint64_t kStretchBytes = 512 << 10;
+// bench/test_bench_copies.py.
+constexpr uint64_t kStretchBytes = 1 << 20;
 
 class RemoteMemory {
  public:

@@ -60,7 +60,7 @@ __all__: list[str] = [
     "copy_digested",
     "copy_tokens",
     "digest128",
-    "digest_code",
+    "digest_codes",
     "digest_regions",
     "exact_sum",
     "gather",
@@ -1486,7 +1486,7 @@ class DatasetWriter:
         """
 
 def copy_digested(
-    into: typing_extensions.Buffer, buffer: typing_extensions.Buffer, portable: bool = False
+    into: typing_extensions.Buffer, buffer: typing_extensions.Buffer, code: str = ""
 ) -> bytes:
     """
     Copies past the caches and returns digest128 of what was copied, in one pass.
@@ -1503,14 +1503,14 @@ def copy_tokens(
     Writes int64 [count] at out_address.
     """
 
-def digest128(buffer: typing_extensions.Buffer, portable: bool = False) -> bytes:
+def digest128(buffer: typing_extensions.Buffer, code: str = "") -> bytes:
     """
     16 bytes: four CRC-32C lanes, little-endian. Detects accidents, not attackers.
     """
 
-def digest_code() -> str:
+def digest_codes() -> list[str]:
     """
-    sse4.2, armv8-crc or portable.
+    What computes digests on this CPU, the fastest first; `code` of the others names one. All give the same.
     """
 
 def digest_regions(
