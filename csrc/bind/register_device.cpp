@@ -21,17 +21,23 @@ using transport::CudaDevice;
 void register_nccl_library(py::module_& module) {
   py::class_<NcclHandle, std::shared_ptr<NcclHandle>>(
       module, "NcclLibrary", "libnccl, loaded at run time. Raises NotFound, Unsupported.")
-      .def(py::init([](const std::string& path, const std::vector<std::string>& known) {
+      .def(py::init([](const std::string& path, const std::vector<std::string>& known,
+                       double setup_limit_s, double answer_limit_s) {
              Result<NcclLibrary> result = Status();
              {
                const py::gil_scoped_release release;
                result = driver::load_nccl_library(path, known);
              }
-             return std::make_shared<NcclHandle>(NcclHandle{check(std::move(result))});
+             auto made = std::make_shared<NcclHandle>();
+             made->library = check(std::move(result));
+             made->options.setup_limit_s = setup_limit_s;
+             made->options.lane.answer_limit_s = answer_limit_s;
+             return made;
            }),
-           py::arg("path") = "", py::arg("known") = std::vector<std::string>(),
+           py::arg("path") = "", py::arg("known") = std::vector<std::string>(), py::kw_only(),
+           py::arg("setup_limit_s") = 10.0, py::arg("answer_limit_s") = 2.0,
            "`path` is the only place looked at if it is given; `known` are places beside the "
-           "loader's own.")
+           "loader's own. The limits are those of the links that a StateReceiver opens with it.")
       .def_property_readonly("path", [](const NcclHandle& self) { return self.library.path; })
       .def_property_readonly("version",
                              [](const NcclHandle& self) { return self.library.version_text(); })

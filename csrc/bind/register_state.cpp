@@ -27,6 +27,9 @@ using state::StateSource;
 using Arenas = std::vector<std::tuple<int, uint64_t, uint64_t, uint64_t>>;
 using Shares = std::vector<std::tuple<size_t, uint64_t, uint64_t>>;
 using Network = std::optional<std::shared_ptr<transport::Fabric>>;
+using Device = std::optional<std::shared_ptr<transport::CudaDevice>>;
+using Nccl = std::optional<std::shared_ptr<transport::NcclAccess>>;
+using Sender = std::optional<std::shared_ptr<transport::NcclServer>>;
 using Server = std::optional<std::shared_ptr<transport::FabricServer>>;
 
 struct SourceAddress {
@@ -37,6 +40,9 @@ struct SourceAddress {
   transport::Pace pace;
   std::string remote;
   std::string unreachable;
+  std::string device;
+  std::string nccl;
+  std::string unique_id;
 };
 
 transport::ArenaPlace arena_of(const Arenas::value_type& place) {
@@ -57,8 +63,14 @@ std::unique_ptr<StateSource> make_source(const Worker& worker, uint64_t generati
                                          const Regions& regions, uint64_t chunk_bytes,
                                          uint64_t index, uint64_t sources,
                                          const std::vector<int>& receivers, unsigned threads,
-                                         const Server& server) {
+                                         const Server& server, const Device& device,
+                                         uint64_t stream, const Sender& nccl,
+                                         const std::vector<std::string>& unique_ids) {
   state::SourceOptions options;
+  options.device = device.value_or(nullptr);
+  options.stream = stream;
+  options.nccl = nccl.value_or(nullptr);
+  options.unique_ids = unique_ids;
   options.server = server.value_or(nullptr);
   options.generation = generation;
   options.regions = regions_of(regions);
@@ -76,8 +88,10 @@ std::unique_ptr<StateReceiver> make_receiver(
     const Worker& worker, uint64_t generation, const Regions& regions, uint64_t chunk_bytes,
     const std::vector<SourceAddress>& sources, unsigned threads, const std::string& method,
     const Shares& plan, std::optional<std::shared_ptr<transport::ArenaMappings>> mappings,
-    const Network& fabric) {
+    const Network& fabric, const Device& device, const Nccl& nccl) {
   state::ReceiverOptions options;
+  options.device = device.value_or(nullptr);
+  options.nccl = nccl.value_or(nullptr);
   options.generation = generation;
   options.regions = regions_of(regions);
   options.chunk_bytes = chunk_bytes;
@@ -87,10 +101,12 @@ std::unique_ptr<StateReceiver> make_receiver(
   options.fabric = fabric.value_or(nullptr);
   options.exposure_area = exposure_of(worker, worker.slot());
   for (const SourceAddress& source : sources) {
-    const bool here = source.remote.empty() && source.unreachable.empty();
+    const bool here = source.remote.empty() && source.unreachable.empty() &&
+                      (source.pid != 0 || source.nccl.empty());
     void* exposure = here ? exposure_of(worker, source.slot) : nullptr;
     options.sources.push_back({source.slot, source.pid, source.regions, exposure, source.arenas,
-                               source.pace, source.remote, source.unreachable});
+                               source.pace, source.remote, source.unreachable, source.device,
+                               source.nccl, source.unique_id});
   }
   for (const auto& [source, begin, end] : plan) options.plan.push_back({source, begin, end});
   options.keeper = worker.segment();
@@ -152,7 +168,11 @@ void register_source(py::module_& module) {
                           "regions, until the next commit.")
       .def(py::init(&make_source), py::arg("worker"), py::arg("generation"), py::arg("regions"),
            py::arg("chunk_bytes"), py::arg("index"), py::arg("sources"), py::arg("receivers"),
-           py::arg("threads") = 1, py::arg("server") = std::nullopt)
+           py::arg("threads") = 1, py::arg("server") = std::nullopt,
+           py::arg("device") = std::nullopt, py::arg("stream") = 0,
+           py::arg("nccl_server") = std::nullopt,
+           py::arg("unique_ids") = std::vector<std::string>(),
+           "device, stream: where regions are device memory, and what computed them last.")
       .def(
           "publish",
           [](StateSource& self) {
@@ -177,6 +197,15 @@ void register_source(py::module_& module) {
           },
           "What receivers on other hosts need (of a source with a server). "
           "Before or after publish().")
+      .def(
+          "device_address",
+          [](StateSource& self) { return py::bytes(check(self.device_address())); },
+          "What receivers of this node need to read device memory by CUDA IPC. Raises "
+          "Unsupported.")
+      .def(
+          "nccl_address", [](StateSource& self) { return py::bytes(check(self.nccl_address())); },
+          "What receivers anywhere need to ask for device memory over NCCL, each with its unique "
+          "id.")
       .def("close", &StateSource::close, py::call_guard<py::gil_scoped_release>(),
            "Ends the staging thread; receivers that need it lose this source. "
            "Twice is fine.");
@@ -186,19 +215,33 @@ void register_receiver(py::module_& module) {
   py::class_<SourceAddress>(module, "SourceAddress", "Where a source's state lies.")
       .def(py::init([](int slot, pid_t pid, const Regions& regions, const Arenas& arenas,
                        std::optional<std::pair<uint64_t, double>> pace, const py::bytes& remote,
-                       const std::string& unreachable) {
-             SourceAddress made{slot,   pid,        regions_of(regions), {}, transport::kUnpaced,
-                                remote, unreachable};
+                       const std::string& unreachable, const py::bytes& device,
+                       const py::bytes& nccl, const py::bytes& unique_id) {
+             SourceAddress made{slot,
+                                pid,
+                                regions_of(regions),
+                                {},
+                                transport::kUnpaced,
+                                remote,
+                                unreachable,
+                                device,
+                                nccl,
+                                unique_id};
              for (const auto& place : arenas) made.arenas.push_back(arena_of(place));
              if (pace) made.pace = {pace->first, pace->second};
              return made;
            }),
            py::arg("slot"), py::arg("pid"), py::arg("regions"), py::arg("arenas") = Arenas(),
            py::arg("pace") = py::none(), py::arg("remote") = py::bytes(),
-           py::arg("unreachable") = "",
+           py::arg("unreachable") = "", py::arg("device") = py::bytes(),
+           py::arg("nccl") = py::bytes(), py::arg("unique_id") = py::bytes(),
            "arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives "
            "so many a second; 0: it is gone. remote: the remote_address() of a source on another "
-           "host; then pid and arenas are not looked at. unreachable: why it cannot be read.")
+           "host; then pid and arenas are not looked at. unreachable: why it cannot be read. "
+           "device, "
+           "nccl: its device_address() and nccl_address(), tried in this order, the latter with "
+           "this "
+           "receiver's unique_id; pid 0: it is on another host.")
       .def_readonly("slot", &SourceAddress::slot)
       .def_readonly("pid", &SourceAddress::pid);
   py::class_<PullStats>(module, "PullStats", "What one pull did.")
@@ -216,6 +259,7 @@ void register_receiver(py::module_& module) {
            py::arg("chunk_bytes"), py::arg("sources"), py::arg("threads") = 2,
            py::arg("method") = "probe", py::arg("plan") = Shares(),
            py::arg("mappings") = py::none(), py::arg("fabric") = std::nullopt,
+           py::arg("device") = std::nullopt, py::arg("nccl") = std::nullopt,
            "plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.")
       .def(
           "pull",

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "base/futex.hpp"
-#include "driver/nccl_library.hpp"
+#include "transport/nccl_memory.hpp"
 #include "transport/remote_memory.hpp"
 
 namespace hpcore::bind {
@@ -50,9 +50,7 @@ struct Memory {
   }
 };
 
-struct NcclHandle {
-  driver::NcclLibrary library;
-};
+using NcclHandle = transport::NcclAccess;
 
 void register_device_memory(pybind11::module_& module);  // after RemoteMemory is
 

@@ -43,6 +43,7 @@ Status Pull::open_source(size_t index) {
     source.trouble = Status(Code::kUnsupported, place.unreachable);
     return {};
   }
+  if (place.on_device()) return open_device_source(index);
   if (!place.remote_address.empty()) return open_remote_source(index);
   source.regions = transport::RegionMap(place.regions);
   source.exposure = Exposure(place.exposure_area);
@@ -95,8 +96,9 @@ Status Pull::open_sources() {
   if (sources_.empty()) return {Code::kInvalid, "a pull needs at least one source"};
   Result<std::vector<std::vector<ChunkRange>>> plan = planned();
   if (!plan.ok()) return plan.status();
-  const bool links = std::any_of(options_.sources.begin(), options_.sources.end(),
-                                 [](const SourcePlace& at) { return !at.remote_address.empty(); });
+  const bool links = std::any_of(
+      options_.sources.begin(), options_.sources.end(),
+      [](const SourcePlace& at) { return !at.remote_address.empty() || !at.nccl_address.empty(); });
   work_ = std::make_unique<WorkShare>(chunks_, std::move(plan.value()), links ? 8 : 4);
   for (size_t i = 0; i < sources_.size(); ++i) HPCORE_RETURN_IF_ERROR(open_source(i));
   return {};

@@ -40,6 +40,11 @@ class Pull {
   Status open_sources();
   Status open_source(size_t index);
   Status open_remote_source(size_t index);
+  // --- pull_devices.cpp
+  Status open_device_source(size_t index);
+  Result<std::unique_ptr<transport::RemoteMemory>> open_cuda_ipc(size_t index);
+  Status open_exposure(size_t index, std::unique_ptr<transport::RemoteMemory> memory);
+  // --- pull.cpp
   Result<std::vector<std::vector<ChunkRange>>> planned() const;
   void fetch_chunks(WorkShare* work);
   Reading read_from(size_t source, uint64_t chunk, Clock::duration patience);

@@ -20,6 +20,7 @@
 #include "roster/revocation.hpp"
 #include "state/exposure.hpp"
 #include "transport/fabric.hpp"
+#include "transport/nccl_memory.hpp"
 #include "transport/paced_memory.hpp"
 #include "transport/remote_memory.hpp"
 
@@ -35,6 +36,12 @@ struct SourcePlace {
   // StateSource::remote_address() of a source on another host; then `exposure_area` is not used.
   std::string remote_address;
   std::string unreachable;  // why this process cannot read it; empty: it can
+  // Of a source whose state lies in device memory (StateSource::device_address(), nccl_address());
+  // its exposure area is read from its server where `exposure_area` is null.
+  std::string device_address{};
+  std::string nccl_address{};
+  std::string unique_id{};  // of this receiver's link
+  [[nodiscard]] bool on_device() const { return !device_address.empty() || !nccl_address.empty(); }
 };
 
 // Bytes [begin, end) of the state are read from source number `source` (an index).
@@ -64,6 +71,8 @@ struct ReceiverOptions {
   std::vector<PlannedShare> plan;    // ascending, without gaps; empty: equal blocks
   std::shared_ptr<transport::ArenaMappings> mappings;  // null: arenas are not used
   std::shared_ptr<transport::Fabric> fabric;           // for sources on other hosts
+  std::shared_ptr<transport::CudaDevice> device;       // for state in device memory
+  std::shared_ptr<transport::NcclAccess> nccl;         // null: not by NCCL
   unsigned threads = 2;
   void* exposure_area = nullptr;  // of this process's slot: sources ring its doorbell
   transport::Method method = transport::Method::kProbe;

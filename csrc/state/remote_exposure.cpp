@@ -36,8 +36,19 @@ RemoteExposure::RemoteExposure(std::shared_ptr<transport::Fabric> fabric, uint64
 
 RemoteExposure::~RemoteExposure() {
   exposure_.reset();
-  fabric_->release(mirrored().regions());
+  if (fabric_ != nullptr) fabric_->release(mirrored().regions());
 }
+
+std::unique_ptr<RemoteExposure> RemoteExposure::over(
+    std::unique_ptr<transport::RemoteMemory> memory, std::unique_ptr<transport::RemoteMemory> area,
+    uint64_t digests) {
+  std::unique_ptr<RemoteExposure> made(new RemoteExposure(nullptr, digests));
+  made->memory_ = std::move(memory);
+  made->exposure_ = std::move(area);
+  return made;
+}
+
+RegionMap exposed_area(const void* exposure_area) { return area_at(exposure_area); }
 
 Result<std::unique_ptr<RemoteExposure>> RemoteExposure::open(
     const std::shared_ptr<transport::Fabric>& fabric, const std::string& address,

@@ -21,6 +21,9 @@ Result<std::string> remote_address(transport::FabricServer* server,
                                    const transport::RegionMap& regions, void* exposure_area,
                                    uint64_t generation);
 
+// The part of an exposure area that others read.
+transport::RegionMap exposed_area(const void* exposure_area);
+
 class RemoteExposure {
  public:
   // `digests`: how many entries the source publishes.
@@ -28,6 +31,11 @@ class RemoteExposure {
   static Result<std::unique_ptr<RemoteExposure>> open(
       const std::shared_ptr<transport::Fabric>& fabric, const std::string& address,
       uint64_t generation, const transport::RegionMap& regions, uint64_t digests);
+
+  // Over any other transport: a reader of the state and one of the exposure area.
+  static std::unique_ptr<RemoteExposure> over(std::unique_ptr<transport::RemoteMemory> memory,
+                                              std::unique_ptr<transport::RemoteMemory> area,
+                                              uint64_t digests);
 
   ~RemoteExposure();
   RemoteExposure(const RemoteExposure&) = delete;
@@ -43,8 +51,8 @@ class RemoteExposure {
   RemoteExposure(std::shared_ptr<transport::Fabric> fabric, uint64_t digests);
   [[nodiscard]] transport::RegionMap mirrored() const;
 
-  std::shared_ptr<transport::Fabric> fabric_;
-  uint64_t bytes_;  // of the area that matter
+  std::shared_ptr<transport::Fabric> fabric_;  // null: over another transport
+  uint64_t bytes_;                             // of the area that matter
   struct alignas(64) Line {
     unsigned char bytes[64];
   };

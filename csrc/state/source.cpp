@@ -18,7 +18,9 @@ StateSource::StateSource(SourceOptions options, void* exposure_area,
 StateSource::~StateSource() { close(); }
 
 void StateSource::close() {
+  if (options_.nccl != nullptr) options_.nccl->withdraw(options_.generation);
   const std::scoped_lock lock(mutex_);
+  ipc_.reset();
   if (!server_) return;
   server_->stop();
   revocation_->detach(&exposure_.staging()->request);
@@ -33,11 +35,46 @@ Result<std::string> StateSource::remote_address() {
                                options_.generation);
 }
 
-Digest128 StateSource::digest_chunk(uint64_t chunk) const {
+Result<std::string> StateSource::device_address() {
+  if (options_.device == nullptr) {
+    return Status(Code::kInvalid, "this source was made without a device");
+  }
+  auto made = transport::CudaIpcExport::open(options_.device, regions_, options_.generation,
+                                             options_.stream);
+  if (!made.ok()) return made.status();
+  const std::scoped_lock lock(mutex_);
+  ipc_ = std::move(made.value());
+  return ipc_->address();
+}
+
+Result<std::string> StateSource::nccl_address() {
+  if (options_.nccl == nullptr) {
+    return Status(Code::kInvalid, "this source was made without an NCCL server");
+  }
+  return options_.nccl->expose({regions_, exposed_area(exposure_.area()), options_.generation,
+                                options_.unique_ids, options_.stream});
+}
+
+// What a stream still computes must not be digested early.
+Status StateSource::open_device() {
+  if (options_.device == nullptr || own_ != nullptr) return {};
+  auto made = transport::OwnDeviceMemory::open(options_.device, regions_, options_.stream);
+  if (!made.ok()) return made.status();
+  HPCORE_RETURN_IF_ERROR(made.value()->await_ready([this] { return revoked(); }));
+  own_ = std::move(made.value());
+  return {};
+}
+
+Result<Digest128> StateSource::digest_chunk(uint64_t chunk) const {
   const uint64_t offset = chunk * chunk_bytes_;
-  std::vector<iovec> pieces;
-  regions_.pieces(offset, std::min(chunk_bytes_, regions_.bytes() - offset), &pieces);
+  const uint64_t bytes = std::min(chunk_bytes_, regions_.bytes() - offset);
   Digester digester;
+  if (own_ != nullptr) {
+    HPCORE_RETURN_IF_ERROR(own_->digest(offset, bytes, &digester, [this] { return revoked(); }));
+    return digester.finish();
+  }
+  std::vector<iovec> pieces;
+  regions_.pieces(offset, bytes, &pieces);
   for (const iovec& piece : pieces) digester.update(piece.iov_base, piece.iov_len);
   return digester.finish();
 }
@@ -50,7 +87,13 @@ void StateSource::digest_share(std::atomic<uint64_t>* next, std::atomic<uint64_t
     const uint64_t entry = next->fetch_add(1);
     const uint64_t chunk = first + entry;
     if (chunk >= end) return;
-    exposure_.publish(options_.generation, entry, digest_chunk(chunk));
+    const Result<Digest128> digest = digest_chunk(chunk);
+    if (!digest.ok()) {
+      const std::scoped_lock lock(mutex_);
+      failure_ = digest.status();
+      return;
+    }
+    exposure_.publish(options_.generation, entry, digest.value());
     for (void* area : options_.receivers) Exposure(area).receiver_doorbell()->ring();
     bytes->fetch_add(std::min(chunk_bytes_, regions_.bytes() - chunk * chunk_bytes_));
   }
@@ -80,6 +123,7 @@ Result<PublishStats> StateSource::publish() {
       server_ = std::move(server);
     }
   }
+  if (Status status = open_device(); !status.ok() && !revoked()) return status;
   exposure_.open(options_.generation,
                  {regions_.layout_word(), regions_.bytes(), chunk_bytes_, options_.sources});
   std::atomic<uint64_t> next{0};
@@ -89,6 +133,7 @@ Result<PublishStats> StateSource::publish() {
     return Status(Code::kRevoked, "generation " + std::to_string(options_.generation) +
                                       " was revoked while this source published its digests");
   }
+  if (const std::scoped_lock lock(mutex_); !failure_.ok()) return failure_;
   PublishStats stats;
   stats.bytes = bytes.load();
   const uint64_t chunks = chunk_count(regions_.bytes(), chunk_bytes_);

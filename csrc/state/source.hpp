@@ -16,7 +16,10 @@
 #include "base/doorbell.hpp"
 #include "roster/revocation.hpp"
 #include "state/exposure.hpp"
+#include "transport/cuda_ipc.hpp"
 #include "transport/fabric_server.hpp"
+#include "transport/nccl_server.hpp"
+#include "transport/own_memory.hpp"
 #include "transport/regions.hpp"
 #include "transport/staging.hpp"
 
@@ -39,6 +42,11 @@ struct SourceOptions {
   std::shared_ptr<void> keeper;  // of the memory that the exposure areas lie in
   // For receivers on other hosts; null: there are none.
   std::shared_ptr<transport::FabricServer> server;
+  // Where the regions lie (also) in device memory; `stream`: what computed the state last.
+  std::shared_ptr<transport::CudaDevice> device;
+  uint64_t stream = 0;
+  std::shared_ptr<transport::NcclServer> nccl;  // null: not by NCCL
+  std::vector<std::string> unique_ids;          // one for each receiver that may ask over NCCL
 };
 
 class StateSource {
@@ -53,11 +61,17 @@ class StateSource {
   // What receivers on other hosts need; may be asked for before publish(). The regions stay
   // registered when the source is closed: withdraw them from the server before they are freed.
   Result<std::string> remote_address();
+  // What receivers of device memory need: those of this node, by CUDA IPC (kUnsupported where the
+  // driver gives no handles); any, by NCCL, each with its unique id. Once each, before or after
+  // publish().
+  Result<std::string> device_address();
+  Result<std::string> nccl_address();
   void close();  // twice is fine
 
  private:
   void digest_share(std::atomic<uint64_t>* next, std::atomic<uint64_t>* bytes);
-  [[nodiscard]] Digest128 digest_chunk(uint64_t chunk) const;
+  [[nodiscard]] Result<Digest128> digest_chunk(uint64_t chunk) const;
+  Status open_device();
   [[nodiscard]] bool revoked() const { return revocation_->revoked(options_.generation); }
 
   SourceOptions options_;
@@ -65,7 +79,10 @@ class StateSource {
   uint64_t chunk_bytes_;
   Exposure exposure_;
   std::shared_ptr<Revocation> revocation_;
-  std::mutex mutex_;  // guards server_
+  std::mutex mutex_;                                 // guards what follows
+  Status failure_;                                   // of a digest
+  std::unique_ptr<transport::OwnDeviceMemory> own_;  // of device memory; set before digesting
+  std::unique_ptr<transport::CudaIpcExport> ipc_;
   std::unique_ptr<transport::StagingServer> server_;
 };
 

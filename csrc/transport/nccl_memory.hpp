@@ -9,6 +9,12 @@
 
 namespace hpcore::transport {
 
+// What a process opens links with.
+struct NcclAccess {
+  driver::NcclLibrary library;
+  NcclOptions options;
+};
+
 class NcclMemory final : public RemoteMemory {
  public:
   // Blocks until NCCL is up. kCorrupt: the address is damaged. kMismatch: another generation,

@@ -838,9 +838,16 @@ class NcclLibrary:
     """
     libnccl, loaded at run time. Raises NotFound, Unsupported.
     """
-    def __init__(self, path: str = "", known: collections.abc.Sequence[str] = []) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        known: collections.abc.Sequence[str] = [],
+        *,
+        setup_limit_s: typing.SupportsFloat | typing.SupportsIndex = 10.0,
+        answer_limit_s: typing.SupportsFloat | typing.SupportsIndex = 2.0,
+    ) -> None:
         """
-        `path` is the only place looked at if it is given; `known` are places beside the loader's own.
+        `path` is the only place looked at if it is given; `known` are places beside the loader's own. The limits are those of the links that a StateReceiver opens with it.
         """
     def unique_id(self) -> bytes:
         """
@@ -1239,10 +1246,25 @@ class StateSource:
         receivers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
         server: FabricServer | None = None,
-    ) -> None: ...
+        device: CudaDevice | None = None,
+        stream: typing.SupportsInt | typing.SupportsIndex = 0,
+        nccl_server: NcclServer | None = None,
+        unique_ids: collections.abc.Sequence[str] = [],
+    ) -> None:
+        """
+        device, stream: where regions are device memory, and what computed them last.
+        """
     def close(self) -> None:
         """
         Ends the staging thread; receivers that need it lose this source. Twice is fine.
+        """
+    def device_address(self) -> bytes:
+        """
+        What receivers of this node need to read device memory by CUDA IPC. Raises Unsupported.
+        """
+    def nccl_address(self) -> bytes:
+        """
+        What receivers anywhere need to ask for device memory over NCCL, each with its unique id.
         """
     def publish(self) -> PublishStats:
         """
@@ -1280,9 +1302,12 @@ class SourceAddress:
         | None = None,
         remote: bytes = b"",
         unreachable: str = "",
+        device: bytes = b"",
+        nccl: bytes = b"",
+        unique_id: bytes = b"",
     ) -> None:
         """
-        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone. remote: the remote_address() of a source on another host; then pid and arenas are not looked at. unreachable: why it cannot be read.
+        arenas: their `place`s. pace, for tests: (bytes, bytes/s) after so many bytes it gives so many a second; 0: it is gone. remote: the remote_address() of a source on another host; then pid and arenas are not looked at. unreachable: why it cannot be read. device, nccl: its device_address() and nccl_address(), tried in this order, the latter with this receiver's unique_id; pid 0: it is on another host.
         """
     @property
     def pid(self) -> int: ...
@@ -1338,6 +1363,8 @@ class StateReceiver:
         ] = [],
         mappings: ArenaMappings | None = None,
         fabric: Fabric | None = None,
+        device: CudaDevice | None = None,
+        nccl: NcclLibrary | None = None,
     ) -> None:
         """
         plan: (index of the source, begin, end) in bytes, ascending; empty: equal parts.

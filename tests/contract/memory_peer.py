@@ -137,6 +137,63 @@ class Peer:
         known = [bytes.fromhex(unique_id) for unique_id in ids]
         return str(self.server.expose(self.memory.regions(), generation, known).hex())
 
+    def offer_device(
+        self, generation: int, index: int, sources: int, nccl: str, ids: list[str]
+    ) -> dict[str, Any]:
+        """A source of state in device memory: how it is reached, by CUDA IPC and over NCCL."""
+        if self.worker is None:
+            self.worker = _core.Worker.attach(self.segment, self.slot, self.slot + 1)
+        if self.server is None:
+            self.server = _core.NcclServer(self.cuda, _core.NcclLibrary(nccl), setup_limit_s=1.0)
+        self.source = _core.StateSource(
+            self.worker,
+            generation,
+            self.memory.regions(),
+            0,
+            index,
+            sources,
+            [],
+            device=self.cuda,
+            nccl_server=self.server,
+            unique_ids=[bytes.fromhex(unique_id) for unique_id in ids],
+        )
+        told = {"nccl": self.source.nccl_address().hex(), "ipc": "", "why_not": ""}
+        try:
+            told["ipc"] = self.source.device_address().hex()
+        except HpcoreError as error:
+            told["why_not"] = str(error)
+        return {**told, "slot": self.slot, "pid": os.getpid(), "regions": self.memory.regions()}
+
+    def pull_device(
+        self, generation: int, offers: list[dict[str, Any]], nccl: str, timeout_s: float
+    ) -> dict[str, Any]:
+        if self.worker is None:
+            self.worker = _core.Worker.attach(self.segment, self.slot, self.slot + 1)
+        library = _core.NcclLibrary(nccl, setup_limit_s=1.0, answer_limit_s=0.5)
+        sources = [
+            _core.SourceAddress(
+                offer["slot"],
+                offer["pid"],
+                [(a, n) for a, n in offer["regions"]],
+                device=bytes.fromhex(offer["ipc"]),
+                nccl=bytes.fromhex(offer["nccl"]),
+                unique_id=bytes.fromhex(offer["id"]),
+            )
+            for offer in offers
+        ]
+        receiver = _core.StateReceiver(
+            self.worker,
+            generation,
+            self.memory.regions(),
+            0,
+            sources,
+            device=self.cuda,
+            nccl=library,
+        )
+        stats = receiver.pull(timeout_s)
+        names = ("bytes", "chunks", "refetched", "bytes_by_source", "method", "notes")
+        return {name: getattr(stats, name) for name in names}
+
     def fault(self, double: str, name: str, value: int) -> None:
         """Of a loopback double that this process has loaded."""
         library = ctypes.CDLL(double)
