@@ -7,6 +7,7 @@ All ranks see the same digests and come to the same verdict. Training thread onl
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Comparison:
         self._every = protection.compare_every
         self._stops = protection.on_corruption == "stop"
         self._warned: set[tuple[int, ...]] = set()
+        self.spent_ns = 0
+        """How long the last comparison took, the wait for the other ranks included."""
 
     def due(self, step: int) -> bool:
         """Whether this step compares what there was before it."""
@@ -74,13 +77,14 @@ class Comparison:
         Blocks until all ranks came. Raises CorruptData on a suspect, which is then to be healed,
         JobStopped on all ranks if there is no majority and that is to stop the job, RosterChanged.
         """
-        loop = self._loop
+        loop, begun = self._loop, time.monotonic_ns()
         tensors = capture(loop.state.settled).tensors
         memories: list[Any] = [flat_bytes(tensor).numpy() for tensor in tensors]
         digests = [_core.digest128(memory) for memory in memories]
         own = {"part": loop.state.part(), "digest": _core.digest128(b"".join(digests)).hex()}
         limit_s = loop.recovery.deadline_s
         told = [decode(t) for t in loop.world.communicator.all_gather_bytes(encode(own), limit_s)]
+        self.spent_ns = time.monotonic_ns() - begun
         verdict = judge([one["part"] for one in told], [one["digest"] for one in told])
         for ranks in verdict.undecided:
             self._no_majority(ranks, step)

@@ -200,6 +200,8 @@ class Loop:
         if world.rank == 0 or self.first_of_generation or self.shows_samples:
             fields: dict[str, Any] = {"samples": step.samples} if self.shows_samples else {}
             fields |= {"stall_ns": self.tiers.stall_ns} if self.tiers.on else {}
+            if self.comparison.due(step.index):
+                fields["compare_ns"] = self.comparison.spent_ns
             self.record(
                 "commit",
                 generation=world.generation,

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcore.agent.agent import Agent
 from hpcore.agent.options import AgentOptions
 from hpcore.bench import overhead_ddp
+from hpcore.bench.protection import ProtectionOptions, measure_into
 from hpcore.bench.result import Report, Result
 from hpcore.demo import text
 from hpcore.demo.plan import Plan, full_plan
@@ -38,6 +39,7 @@ class OverheadOptions:
     rounds: int = 4
     steps: int = 60
     say: Callable[[str], None] = print
+    protection: ProtectionOptions = field(default_factory=ProtectionOptions)
 
 
 def measure(options: OverheadOptions) -> Report:
@@ -74,6 +76,7 @@ def measure(options: OverheadOptions) -> Report:
     a_step = {n: [(total - start[n]) / options.steps for total in cpu[n]] for n in cpu}
     result = report.add(Result(case, "step_cpu", "s", a_step["hpcore"]))
     result.hold_against("gloo", a_step["gloo"], "DDP, torchrun")
+    measure_into(report, options.protection)
     report.notes.append(
         "step_cpu: processor time of all ranks a step, less that of a run of "
         f"{WARM_UP_STEPS} steps: what else the machine does hardly moves it"

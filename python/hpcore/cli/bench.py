@@ -93,10 +93,17 @@ def recovery(
 @_shared
 @click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
 def overhead(quick: bool, json_file: Path | None, rounds: int) -> None:
-    """Step time of the demo's model under hpcore, against DDP over Gloo under torchrun."""
+    """Step time of the demo's model under hpcore, against DDP over Gloo under torchrun; what shadow
+    copies and comparisons cost a step."""
     from hpcore.bench.overhead import OverheadOptions, measure
+    from hpcore.bench.protection import ProtectionOptions
 
-    options = OverheadOptions(rounds=1 if quick else rounds, steps=20 if quick else 60, say=_say)
+    options = OverheadOptions(
+        rounds=1 if quick else rounds,
+        steps=20 if quick else 60,
+        say=_say,
+        protection=ProtectionOptions(48 if quick else 256, 6 if quick else 12, _say),
+    )
     _finish(lambda: measure(options), json_file)
 
 
