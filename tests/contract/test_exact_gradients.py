@@ -32,6 +32,12 @@ class Model(nn.Module):
         self.turned = nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)
 
     def loss(self, number: int) -> torch.Tensor:
+        """The first and the last are huge, and cancel each other to the last bit."""
+        if number in (0, MICRO_BATCHES - 1):
+            return self._loss(1) * (2.0**40 if number == 0 else -(2.0**40))
+        return self._loss(number)
+
+    def _loss(self, number: int) -> torch.Tensor:
         inputs = torch.sin(torch.arange(18.0).view(2, 9) * (number + 1)) * 2.0 ** (
             number * 3 % 7 * 3 - 9
         )
@@ -49,7 +55,7 @@ def run_rank(communicator: Any, model: Model, deal: range) -> list[torch.Tensor 
     gradients.prepare()
     for step in range(2):  # what is kept of a step does not reach the next one
         gradients.clear()
-        for number in deal if step else range(1):
+        for number in deal if step else (2, 0):
             model.loss(number).backward()
             gradients.end_micro_batch()
             assert all(p.grad is None for p in model.parameters())
