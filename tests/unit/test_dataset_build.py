@@ -67,6 +67,9 @@ def texts(tmp_path: Path) -> Path:
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "long.txt").write_text(prose(60_000))  # three batches
+    (folder / "line.txt").write_text(prose(30_000).replace("\n", " "))
+    (folder / "dense.txt").write_text('{"the":[1,22],"other":thing}' * 50_000)
+    (folder / "blank.txt").write_text("a\u00a0\nthe " * 150_000)
     (folder / "empty.txt").write_text("")
     for number in range(30):
         (folder / f"short{number:02}.txt").write_text(prose(number, number))

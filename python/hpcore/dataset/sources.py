@@ -20,8 +20,13 @@ _LINE_BYTES = 16 << 20
 _CUT_WITHIN = 64 << 10
 _TABLE_ROWS = 32
 """Of a table in memory as Python's texts at once."""
-# A line end between characters that no tokenizer of GPT-2's family joins across it.
-_SAFE_CUT = re.compile(rb"(?<=\S\n)(?=[0-9A-Za-z])")
+# Places that no tokenizer of GPT-2's family joins text across, whatever follows: a line end, else a
+# space, between words; else behind a word.
+_SAFE_CUTS = (
+    re.compile(rb"(?<=[!-~]\n)(?=[0-9A-Za-z])"),
+    re.compile(rb"(?<=[A-Za-z])(?= [A-Za-z])"),
+    re.compile(rb'(?<=[A-Za-z])(?=[,;:"(){}<>=])'),
+)
 
 
 def text_files(paths: Iterable[str | os.PathLike[str]], pattern: str = "*") -> list[Path]:
@@ -133,11 +138,12 @@ def read_piece(stream: BinaryIO, most: int) -> bytes:
 
 
 def cut_before(text: bytes) -> int:
-    """Where to cut a text that goes on: behind a line if one ends near, else between characters."""
+    """Where to cut a text that goes on: at a safe place if one is near, else between characters."""
     begin = max(0, len(text) - _CUT_WITHIN)
-    cuts = [match.start() for match in _SAFE_CUT.finditer(text, begin)]
-    if cuts and cuts[-1] > 0:
-        return cuts[-1]
+    for safe in _SAFE_CUTS:
+        cuts = [match.start() for match in safe.finditer(text, begin)]
+        if cuts and cuts[-1] > 0:
+            return cuts[-1]
     line = text.rfind(b"\n", begin)
     if line > 0:
         return line + 1
