@@ -104,7 +104,8 @@ def train(kind: str, every: int, mib: int, steps: int) -> None:
         dist.init_process_group("hpcore")
         for layer in list(model.children()):
             fully_shard(layer)
-        job.shard(fully_shard(model))
+        fully_shard(model)
+        job.shard(model)
     else:
         job.replicate(model)
     optimizer = torch.optim.AdamW(model.parameters())
