@@ -9,10 +9,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hpcore.agent import data_cache
 from hpcore.agent.environment import JobEnvironment, free_port, template_environment
 from hpcore.agent.forge import Forge
 from hpcore.agent.journal import Journal
 from hpcore.agent.logs import LogRelay
+from hpcore.agent.memory import mem_available_bytes
 from hpcore.agent.options import AgentOptions, default_preload
 from hpcore.agent.registrar import Registrar
 from hpcore.agent.shadow_memory import STORE_KEY, make_memory
@@ -42,6 +44,8 @@ class Parts:
     registrar: Registrar
     shadow_fd: int
     """Memory for shadow copies: of a region for each rank, no page used before a worker writes."""
+    data_cache: _core.NodeCache
+    """Results of `dataset.map(..., cache="node")`; no page used before a worker writes."""
 
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
@@ -82,6 +86,8 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
     )
     shadow_fd = make_memory()
     segment.store.set(STORE_KEY, str(shadow_fd))
+    cache = data_cache.make_data_cache(mem_available_bytes())
+    segment.store.set(data_cache.STORE_KEY, str(cache.fd))
     table = WorkerTable(segment, watch, forge, relay, environment)
     return Parts(
         options=options,
@@ -94,6 +100,7 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
         supervisor=Supervisor(segment, table, options.recovery_deadline_s),
         registrar=_registrar(options, segment, job),
         shadow_fd=shadow_fd,
+        data_cache=cache,
     )
 
 
