@@ -25,6 +25,7 @@ from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
 from hpcore.network import Network
+from hpcore.nodes.joining import announce
 from hpcore.protection import Protection
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
@@ -87,6 +88,7 @@ class Loop:
             faults = facts.faults
             if facts.log_dir:
                 self._events = EventLog(os.path.join(facts.log_dir, "events.jsonl"))
+            announce(worker)
             worker.version = Version.NONE
             worker.flags |= Flag.RECOVERABLE | (Flag.KEPT if protection.keeps else 0)
             self.recovery = Recovery(self, worker, facts.recovery_deadline_s)

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from hpcore import _core
 from hpcore.errors import RosterChanged
 from hpcore.gradients import STEP_TIMEOUT_S
+from hpcore.membership.places import slots_here
 from hpcore.membership.roster import Roster
 from hpcore.membership.state import FLAG_KEPT
+from hpcore.nodes.joining import communicator_over_nodes
 
 
 class Phase:
@@ -113,9 +115,13 @@ class RosterWorld:
         self.generation = roster.generation
         self.roster = roster
         self._worker = worker
-        self.communicator: Any = _core.Communicator.world(
-            worker, roster.generation, rank, roster.slots
+        self._slots = slots_here(roster)
+        self.communicator: Any = (
+            _core.Communicator.world(worker, roster.generation, rank, roster.slots)
+            if len(self._slots) == roster.world_size
+            else communicator_over_nodes(worker, roster, rank, self._slots)
         )
+        self._speaks = getattr(self.communicator, "speaks", False)
 
     def check(self) -> None:
         if self._worker.revoked(self.generation):
@@ -126,11 +132,24 @@ class RosterWorld:
             raise RosterChanged(f"generation {self.generation} is over: step {step} was not agreed")
 
     def wait(self, step: int) -> None:
-        slots = self.roster.slots
         count = step + self.rewound
-        outcome = self._worker.wait_commit(self.generation, count, slots, STEP_TIMEOUT_S)
+        if self._speaks:
+            self._tell_other_nodes(count)
+        outcome = self._worker.wait_commit(self.generation, count, self._slots, STEP_TIMEOUT_S)
         if outcome != "committed":
             raise RosterChanged(f"step {step} of generation {self.generation} was {outcome}")
+
+    def _tell_other_nodes(self, count: int) -> None:
+        """This node's spokesman: what was not told is settled by the agents."""
+        worker, generation = self._worker, self.generation
+        here = worker.wait_commit(generation, count, self._slots, STEP_TIMEOUT_S, here=True)
+        if here != "committed":
+            return
+        try:
+            self.communicator.ready_everywhere(generation, count + 1, STEP_TIMEOUT_S)
+        except RosterChanged:
+            return
+        worker.segment.advance_peers(generation, count + 1)
 
     def progress(self, step: int, phase: int) -> None:
         self._worker.progress(step + self.rewound, phase)

@@ -209,7 +209,7 @@ int start(ncclComm* made, const Config* config, ncclComm** out) {
       made->rank >= 0 && made->rank < made->ranks && made->ranks <= loopback::kMaxRanks;
   if (!fits || !configure(made, config)) return kInvalidArgument;
   *out = comm.release();
-  if (!made->blocking) return (void)come_together(made), kInProgress;
+  if (!made->blocking) return kInProgress;
   int result = kInProgress;
   while ((result = come_together(made)) == kInProgress) usleep(100);
   return result;
@@ -289,9 +289,7 @@ API int ncclCommAbort(ncclComm* comm) {
   while (comm->in_flight.load() > 0) usleep(50);
   return release(comm);
 }
-API int ncclCommFinalize(ncclComm* comm) {
-  return comm->in_flight.load() > 0 ? int(kInProgress) : comm->state.load();
-}
+API int ncclCommFinalize(ncclComm* comm) { return comm->state.load(); }
 API int ncclCommDestroy(ncclComm* comm) {
   if (comm->in_flight.load() > 0) {
     std::fprintf(stderr, "loopback NCCL: a communicator was destroyed with work in flight\n");

@@ -16,6 +16,7 @@ from collections import deque
 from hpcore.agent import system
 from hpcore.agent.dispatch import Dispatcher
 from hpcore.agent.ending import Ending
+from hpcore.agent.node_registrar import FENCED
 from hpcore.agent.options import SPARE_SLOTS, AgentOptions, default_log_dir
 from hpcore.agent.parts import Parts, assemble
 from hpcore.errors import InvalidArgument
@@ -34,7 +35,11 @@ class Agent:
         options.check()
         self.options = options
         self.log_dir = os.path.abspath(options.log_dir or default_log_dir())
-        self.job = f"job-{os.getpid()}-{time.monotonic_ns() // 1_000_000:x}"
+        self.job = (
+            options.nodes.job
+            if options.nodes is not None
+            else f"job-{os.getpid()}-{time.monotonic_ns() // 1_000_000:x}"
+        )
         self._control_read, self._control_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked: deque[Event] = deque()
         self._stops_asked = 0
@@ -82,8 +87,16 @@ class Agent:
         """Why the job ended, after `run`."""
         return self._stop.reason if self._stop is not None else ""
 
+    @property
+    def fenced(self) -> bool:
+        """Whether this node had to stop, though the job may go on: it may join again."""
+        return self._stop is not None and self._stop.code == FENCED
+
     def _ask(self, event: Event) -> None:
         self._asked.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
         try:
             os.write(self._control_write, b"x")
         except OSError:  # full: the agent is on its way; closed: the job is over
@@ -104,7 +117,7 @@ class Agent:
                 os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
     def _run(self) -> int:
-        parts = self._parts = assemble(self.options, self.log_dir, self.job)
+        parts = self._parts = assemble(self.options, self.log_dir, self.job, self._wake)
         dispatcher = Dispatcher(parts, self._asked, self._control_read)
         try:
             self._note_start(parts)
@@ -144,7 +157,7 @@ class Agent:
         if grace_s:
             parts.registrar.revoke()
         enough = max(self._stops_asked, 1)
-        hurry = lambda: self._stops_asked > enough  # noqa: E731
+        hurry = lambda: self.fenced or self._stops_asked > enough  # noqa: E731
         Ending(parts.table, parts.forge, dispatcher.note_exit, hurry).run(grace_s)
 
     def _grace_s(self, cluster: Cluster) -> float:

@@ -89,6 +89,12 @@ class Dispatcher:
             self._look()
         self._journal.flush()
 
+    def _poll(self) -> None:
+        """What other nodes have asked for."""
+        for outcome in self._registrar.poll():
+            if self.stop is None:
+                self._carry_out(outcome)
+
     def _feed(self, event: Event) -> None:
         self._carry_out(self._registrar.feed(event))
 
@@ -96,6 +102,8 @@ class Dispatcher:
         """What is left to do after the registrar has published."""
         if outcome is None:
             return
+        if outcome.ranks:
+            self._table.set_ranks(outcome.ranks)
         if outcome.published is not None:
             self._on_roster(*outcome.published, outcome.revoked_ns)
         if outcome.stop is not None and self.stop is None:
@@ -270,6 +278,7 @@ class Dispatcher:
         self._table.recycle(roster.slots if roster is not None else ())
         if self.stop is None:
             self._feed(Tick(time.monotonic_ns()))
+        self._poll()
 
     def _kill_hanging(self, cluster: Cluster, slot: int, reason: str) -> None:
         worker = self._table.by_slot.get(slot)
@@ -289,6 +298,7 @@ class Dispatcher:
             os.read(self._control_fd, 4096)
         except BlockingIOError:
             pass
+        self._poll()
         while self._asked and self.stop is None:
             event = self._asked.popleft()
             if isinstance(event, StopAsked):

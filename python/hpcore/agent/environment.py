@@ -21,18 +21,21 @@ class JobEnvironment:
     recovery_deadline_s: float
     max_restarts: int
     agent_pid: int
+    ranks: int = 0
+    """Ranks of the whole job, on several nodes; 0: this is the only one."""
 
     def of_worker(self, slot: int, incarnation: int, rank: int | None) -> dict[str, str]:
         """Variables of one worker; a standby (`rank` None) has the identity of the last rank."""
-        shown = str(self.nproc - 1 if rank is None else rank)
-        size = str(self.nproc)
+        ranks, here = self.ranks or self.nproc, self.nproc
+        number = ranks - 1 if rank is None else rank
+        shown, size = str(number), str(ranks)
         return {
             "RANK": shown,
             "WORLD_SIZE": size,
-            "LOCAL_RANK": shown,
-            "LOCAL_WORLD_SIZE": size,
-            "GROUP_RANK": "0",
-            "GROUP_WORLD_SIZE": "1",
+            "LOCAL_RANK": str(number % here),
+            "LOCAL_WORLD_SIZE": str(here),
+            "GROUP_RANK": str(number // here),
+            "GROUP_WORLD_SIZE": str(-(-ranks // here)),
             "ROLE_RANK": shown,
             "ROLE_WORLD_SIZE": size,
             "ROLE_NAME": "default",

@@ -12,6 +12,7 @@ from typing import Any
 from hpcore import elastic
 from hpcore.agent import memory
 from hpcore.errors import InvalidArgument
+from hpcore.nodes.options import NodesOptions
 
 MAX_SLOTS = 64
 SPARE_SLOTS = 4
@@ -25,8 +26,9 @@ class AgentOptions:
     `policy` says min, max and allowed sizes, and how patient to be; `min` and `max_nproc` are not
     given beside it. `command` is the script (or, with `module`, a module's name) and its arguments.
     `min` None: `nproc`, never shrink. `max_restarts` None: as many as it takes. `preload` None:
-    HPCORE_PRELOAD, else what a torch script imports. `on_event` is called in the agent's thread
-    with each event of events.jsonl that the agent itself writes; it must not block.
+    HPCORE_PRELOAD, else what a torch script imports. `nodes`: of a job on several nodes.
+    `on_event` is called in the agent's thread with each event of events.jsonl that the agent itself
+    writes; it must not block.
     """
 
     nproc: int
@@ -42,6 +44,7 @@ class AgentOptions:
     terminal: bool = True
     on_event: Callable[[dict[str, Any]], None] | None = None
     preload: Sequence[str] | None = None
+    nodes: NodesOptions | None = None
     max_nproc: int | None = None
     policy: elastic.Policy | None = None
     staging_bytes: int = 4 << 20
@@ -67,6 +70,7 @@ class AgentOptions:
     def slots(self) -> int:
         """Slots of the node segment."""
         wanted = max(self.nproc, self.most_ranks) + self.standbys + SPARE_SLOTS
+        wanted += self.nproc if self.nodes is not None else 0  # of those who come while some go
         return wanted if wanted < MAX_SLOTS else MAX_SLOTS
 
     @property
@@ -101,7 +105,9 @@ class AgentOptions:
         if self.standbys < 0:
             raise InvalidArgument(f"--standbys {self.standbys}: must be 0 or more")
         self._check_policy()
-        if not 1 <= self.min_ranks <= self.nproc:
+        if self.nodes is not None:
+            self.nodes.check()
+        elif not 1 <= self.min_ranks <= self.nproc:
             raise InvalidArgument(f"--min {self.min} must be between 1 and --nproc {self.nproc}")
         workers = self.nproc + self.standbys
         if workers > MAX_SLOTS - SPARE_SLOTS:

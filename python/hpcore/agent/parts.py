@@ -6,15 +6,16 @@ One thread makes and closes them; who may call what is said by each part.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hpcore.agent import data_cache
 from hpcore.agent.environment import JobEnvironment, free_port, template_environment
 from hpcore.agent.forge import Forge
+from hpcore.agent.joining import enrol, registrar_of
 from hpcore.agent.journal import Journal
 from hpcore.agent.logs import LogRelay
-from hpcore.agent.memory import mem_available_bytes
+from hpcore.agent.node_registrar import NodeParts
 from hpcore.agent.options import AgentOptions, default_preload
 from hpcore.agent.registrar import Registrar
 from hpcore.agent.shadow_memory import STORE_KEY, make_memory
@@ -44,11 +45,10 @@ class Parts:
     registrar: Registrar
     shadow_fd: int
     """Memory for shadow copies: of a region for each rank, no page used before a worker writes."""
-    data_cache: _core.NodeCache
-    """Results of `dataset.map(..., cache="node")`; no page used before a worker writes."""
 
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
+        self.registrar.close()
         self.relay.close()
         self.journal.close()
         self.watch.close()
@@ -58,11 +58,14 @@ class Parts:
         os.close(self.shadow_fd)
 
 
-def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
+def assemble(
+    options: AgentOptions, log_dir: str, job: str, wake: Callable[[], None] = lambda: None
+) -> Parts:
     """Starts the template and the native watch; no worker yet. Raises OSError if the log directory
-    cannot be written."""
+    cannot be written; of a job on several nodes also CoordinatorUnavailable, InvalidArgument."""
     from hpcore import _core
 
+    node = enrol(options, options.nodes, wake) if options.nodes is not None else None
     os.makedirs(log_dir, exist_ok=True)
     events, template_log = (os.path.join(log_dir, n) for n in ("events.jsonl", "template.log"))
     for path in (events, template_log):
@@ -86,9 +89,8 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
     )
     shadow_fd = make_memory()
     segment.store.set(STORE_KEY, str(shadow_fd))
-    cache = data_cache.make_data_cache(mem_available_bytes())
-    segment.store.set(data_cache.STORE_KEY, str(cache.fd))
-    table = WorkerTable(segment, watch, forge, relay, environment)
+    first = 1 if node is None else (node.enrolment.number << 32) + 1
+    table = WorkerTable(segment, watch, forge, relay, environment, first)
     return Parts(
         options=options,
         segment=segment,
@@ -98,9 +100,8 @@ def assemble(options: AgentOptions, log_dir: str, job: str) -> Parts:
         journal=Journal(events, relay, options.on_event),
         table=table,
         supervisor=Supervisor(segment, table, options.recovery_deadline_s),
-        registrar=_registrar(options, segment, job),
+        registrar=_registrar(options, segment, job, node),
         shadow_fd=shadow_fd,
-        data_cache=cache,
     )
 
 
@@ -116,7 +117,9 @@ def _forge(options: AgentOptions, segment_fd: int, log_path: str) -> Forge:
     )
 
 
-def _registrar(options: AgentOptions, segment: _core.NodeSegment, job: str) -> Registrar:
+def _registrar(
+    options: AgentOptions, segment: _core.NodeSegment, job: str, node: NodeParts | None
+) -> Registrar:
     policy = Policy(
         min_ranks=options.min_ranks,
         deadline_ns=int(options.recovery_deadline_s * 1e9),
@@ -131,5 +134,7 @@ def _registrar(options: AgentOptions, segment: _core.NodeSegment, job: str) -> R
             standby_wait_ns=int(scaling.standby_wait_s * 1e9),
             snooze_ns=int(scaling.snooze_s * 1e9),
         )
+    if node is not None:
+        return registrar_of(node, segment, options, policy)
     cluster = Cluster(job, options.nproc, options.nproc, options.standbys)
     return Registrar(segment, LocalRosters(), cluster, policy)

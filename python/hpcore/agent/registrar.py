@@ -50,6 +50,8 @@ class Outcome:
     spawn: list[Spawn] = field(default_factory=list)
     published: tuple[Roster, int] | None = None
     revoked_ns: int | None = None
+    ranks: int = 0
+    """Ranks of the job, if this is the first to say so."""
     wait_until_ns: int | None = None
 
 
@@ -87,6 +89,13 @@ class Registrar:
             closed = self._close(event.at_ns)
             outcome.revoked_ns = closed.at_ns
             decision = decide(self.cluster, closed, self._policy, time.monotonic_ns())
+
+    def poll(self) -> list[Outcome]:
+        """What came from elsewhere: nothing, in a job on one node."""
+        return []
+
+    def close(self) -> None:
+        """Leaves the job. Twice is fine."""
 
     def died(self, slot: int, incarnation: int, at_ns: int) -> Outcome:
         """A life word says that its worker is dead."""

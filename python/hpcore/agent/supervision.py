@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcore.agent.hang import HangJudge, Look, Verdict, process_state
 from hpcore.agent.workers import WorkerTable
+from hpcore.membership.places import slots_here
 from hpcore.membership.state import Cluster, Stage
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Supervisor:
         roster = cluster.roster
         if roster is None or cluster.closed or cluster.committed:
             return False
-        infos = (self._segment.slot_info(slot) for slot in roster.slots)
-        return all(
+        infos = [self._segment.slot_info(slot) for slot in slots_here(roster)]
+        return bool(infos) and all(
             info.commit_generation == roster.generation and info.commit_steps > roster.steps
             for info in infos
         )

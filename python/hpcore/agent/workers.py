@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hpcore.agent.environment import JobEnvironment
@@ -46,17 +46,22 @@ class WorkerTable:
         forge: Forge,
         relay: LogRelay,
         environment: JobEnvironment,
+        first_incarnation: int = 1,
     ) -> None:
         self._segment = segment
         self._watch = watch
         self._forge = forge
         self._relay = relay
         self._environment = environment
-        self._incarnations = 0
+        self._incarnations = first_incarnation - 1
         self._used: list[int] = []  # free slots that had a worker, longest free first
         self._groups: set[int] = set()  # process groups of dead workers that may have members
         self.by_slot: dict[int, WorkerProcess] = {}
         self.by_incarnation: dict[int, WorkerProcess] = {}
+
+    def set_ranks(self, ranks: int) -> None:
+        """How many ranks the job has on all its nodes: workers that start from now on see it."""
+        self._environment = replace(self._environment, ranks=ranks)
 
     def living(self) -> list[WorkerProcess]:
         """Forked and not reaped."""
@@ -93,7 +98,7 @@ class WorkerTable:
         name = f"standby{slot}" if rank is None else f"rank{rank}"
         path = os.path.join(self._environment.log_dir, f"{name}.log")
         if any(w.log_path == path for w in self.by_incarnation.values()):
-            path = os.path.join(self._environment.log_dir, f"{name}-{incarnation}.log")
+            path = os.path.join(self._environment.log_dir, f"{name}-{incarnation & 0xFFFFFFFF}.log")
         return path
 
     def forked(self, incarnation: int, pid: int) -> WorkerProcess:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hpcore.membership.decide import decide
-from hpcore.membership.places import SLOTS, node_of, place_of, slot_of
+from hpcore.membership.places import node_of, slot_of
 from hpcore.membership.roster import Node, Roster
 from hpcore.membership.state import (
     Cause,
@@ -24,7 +24,6 @@ from hpcore.membership.state import (
     NodeLost,
     NodesChanged,
     Policy,
-    Spawn,
     Spawned,
     SpawnFailed,
     Stop,
@@ -66,6 +65,16 @@ class Snapshot:
     closed: bool = False
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """What a node's words were when it closed a generation; versions by place, `kept`: a copy of
+    state there outlives the ranks."""
+
+    steps: int
+    versions: Mapping[int, int] = field(default_factory=dict)
+    kept: bool = False
+
+
 @dataclass
 class Orders:
     """What is to be done; `publish` to all nodes, `close` and `spawn` and `kill` by node."""
@@ -91,12 +100,13 @@ class Lead:
         self.policy = policy
         self.cluster = cluster
         self.nodes: dict[int, NodeFacts] = {}  # living
-        self.started = cluster.roster is not None
+        self.started = False
+        self._resuming = cluster.roster is not None  # until take_over: nothing is decided
         self.homes: dict[int, int] = {}  # rank of the first roster -> node
         self.block = 0
         self.committing: Roster | None = None
         self._closing: int = 0  # generation that was ordered closed
-        self._frozen: dict[int, tuple[int, dict[int, int]]] = {}  # node -> (steps, versions)
+        self._frozen: dict[int, Frozen] = {}
         self._awaited = False  # decide waits for Closed
         self._fences: dict[int, int] = {}  # lost node -> when it must have stopped
         self._queue: deque[Event] = deque()
@@ -104,7 +114,6 @@ class Lead:
         self._unplaced: list[int | None] = []
         self._first_commits: set[int] = set()
         self._orders = Orders()
-        self._now_ns = 0
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -136,23 +145,30 @@ class Lead:
         self.cluster = replace(
             self.cluster, nproc=ranks, target=ranks, standbys=self._standbys(ranks)
         )
-        least = self.plan.min_ranks
-        least = least if least is not None else min(ranks, self.plan.min_nodes * self.block)
-        self.policy = replace(self.policy, min_ranks=least)
+        self._allow_least()
         return self.tick(now_ns)
+
+    def _allow_least(self) -> None:
+        """The smallest world: what was asked for, else that of the fewest nodes."""
+        least = self.plan.min_ranks
+        self.policy = replace(
+            self.policy, min_ranks=self.plan.min_nodes * self.block if least is None else least
+        )
 
     def take_over(self, fences: Mapping[int, int], now_ns: int) -> Orders:
         """Begins where another lead left: the roster is committed, all living nodes have joined.
         Whatever it had not finished ends with this generation."""
         roster = self.cluster.roster
         assert roster is not None
+        self.block = roster.block
+        self._allow_least()
         self._fences.update(fences)
         gone = [f"rank {m.rank} lost" for m in vacancies(self.cluster)]
         causes = tuple(Cause(why, now_ns) for why in gone or ["another agent leads"])
         self.cluster = replace(self.cluster, causes=causes, committed=True)
-        self.started = True
+        self.started, self._resuming = True, False
         self._replan(now_ns)
-        return self._take(now_ns)
+        return self.tick(now_ns)
 
     def lost(self, node: int, fence_ns: int, now_ns: int, why: str = "") -> Orders:
         """A node is gone, or as good as; it must have stopped at `fence_ns`."""
@@ -179,12 +195,10 @@ class Lead:
         self._feed(event, now_ns)
         return self._take(now_ns)
 
-    def frozen(
-        self, node: int, generation: int, steps: int, versions: dict[int, int], now_ns: int
-    ) -> Orders:
+    def frozen(self, node: int, generation: int, told: Frozen, now_ns: int) -> Orders:
         """A node has closed a generation."""
         if generation == self._closing and node in self.nodes:
-            self._frozen[node] = (steps, versions)
+            self._frozen[node] = told
         return self._take(now_ns)
 
     def committed(self, now_ns: int) -> Orders:
@@ -205,9 +219,7 @@ class Lead:
 
     def _take(self, now_ns: int) -> Orders:
         """Goes as far as it can now, and hands out what is to be done."""
-        self._now_ns = now_ns
-        while self._queue and self.committing is None and self._orders.stop is None:
-            self._decide(self._queue.popleft(), now_ns)
+        self._work_off(now_ns)
         if self._awaited and self.committing is None and not self._queue:
             self._try_closed(now_ns)
         self._place()
@@ -216,6 +228,11 @@ class Lead:
 
     def _feed(self, event: Event, now_ns: int) -> None:
         self._queue.append(event)
+        self._work_off(now_ns)
+
+    def _work_off(self, now_ns: int) -> None:
+        if self._resuming:
+            return
         while self._queue and self.committing is None and self._orders.stop is None:
             self._decide(self._queue.popleft(), now_ns)
 
@@ -257,11 +274,18 @@ class Lead:
         if not early and any(self._fences.get(n, 0) > now_ns for n in members - self.nodes.keys()):
             return
         self._awaited = False
-        steps = min((steps for steps, _ in self._frozen.values()), default=roster.steps)
+        told = self._frozen.values()
+        if not told:  # nobody knows how many steps were committed: not even whether any was
+            gone = ", ".join(f"node {node}" for node in sorted(members))
+            reason = f"all that hold the state of generation {roster.generation} are lost: {gone}"
+            self._orders.stop = Stop(1, f"{reason}; go on from your last checkpoint")
+            return
+        steps = min(one.steps for one in told)
         if self.unsafe_forget_frozen:
             steps = roster.steps
-        versions = {p: v for _, held in self._frozen.values() for p, v in held.items()}
-        self._decide(Closed(now_ns, roster.generation, steps, versions), now_ns)
+        versions = {p: v for one in told for p, v in one.versions.items()}
+        kept = any(one.kept for one in told)
+        self._decide(Closed(now_ns, roster.generation, steps, versions, kept), now_ns)
 
     def _commit(self, roster: Roster) -> None:
         nodes = {m.node for m in roster.members}
@@ -333,16 +357,3 @@ def cluster_of(plan: Plan, roster: Roster | None, target: int = 0) -> Cluster:
     """Facts of a job that has this newest roster, before any node has joined."""
     ranks = target or (roster.world_size if roster is not None else 0)
     return Cluster(plan.job, ranks, ranks, 0, roster=roster)
-
-
-__all__ = [
-    "SLOTS",
-    "Lead",
-    "NodeFacts",
-    "Orders",
-    "Plan",
-    "Snapshot",
-    "Spawn",
-    "cluster_of",
-    "place_of",
-]
