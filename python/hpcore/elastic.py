@@ -17,7 +17,21 @@ from typing import Any
 
 from hpcore.errors import InvalidArgument
 
-__all__ = ["Policy", "SizeSettings"]
+__all__ = [
+    "Event",
+    "GrowthFailed",
+    "Lost",
+    "Places",
+    "Plan",
+    "Policy",
+    "Preempted",
+    "Replaced",
+    "Resized",
+    "Scaling",
+    "SizeSettings",
+    "Tick",
+    "plan",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
