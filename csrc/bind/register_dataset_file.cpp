@@ -78,10 +78,12 @@ py::dict describe(const dataset::Head& head) {
   return info;
 }
 
-void register_dataset_file(py::module_& module) {
-  using Class = py::class_<DatasetFile, std::shared_ptr<DatasetFile>>;
-  Class(module, "DatasetFile", "A mapped .hpd file. Thread-safe.")
-      .def(py::init([](const std::string& path, bool verify) {
+namespace {
+
+using Class = py::class_<DatasetFile, std::shared_ptr<DatasetFile>>;
+
+void define_look_ups(Class& file) {
+  file.def(py::init([](const std::string& path, bool verify) {
              return check(DatasetFile::open(path, verify));
            }),
            py::arg("path"), py::arg("verify") = true)
@@ -128,8 +130,11 @@ void register_dataset_file(py::module_& module) {
             }));
             return copy;
           },
-          py::arg("field") = 0, "First token of each document, then the number of tokens.")
-      .def(
+          py::arg("field") = 0, "First token of each document, then the number of tokens.");
+}
+
+void define_readings(Class& file) {
+  file.def(
           "starts",
           [](const DatasetFile& self, int64_t field, int64_t first, int64_t count) {
             const uint64_t at = field_index(self, field);
@@ -181,8 +186,11 @@ void register_dataset_file(py::module_& module) {
             return py::bytes(copy);
           },
           py::arg("field"), py::arg("first"), py::arg("bytes"),
-          "A copy of bytes of a field's data.")
-      .def("check_size", [](const DatasetFile& self) { check(self.check_size()); })
+          "A copy of bytes of a field's data.");
+}
+
+void define_checks(Class& file) {
+  file.def("check_size", [](const DatasetFile& self) { check(self.check_size()); })
       .def_property_readonly(
           "checked_blocks", [](const DatasetFile& self) { return self.checks().checked_blocks(); },
           "Blocks whose checksums were compared, by any process that shares the bits.")
@@ -209,6 +217,15 @@ void register_dataset_file(py::module_& module) {
         }
         check(status);
       });
+}
+
+}  // namespace
+
+void register_dataset_file(py::module_& module) {
+  Class file(module, "DatasetFile", "A mapped .hpd file. Thread-safe.");
+  define_look_ups(file);
+  define_readings(file);
+  define_checks(file);
 }
 
 }  // namespace hpcore::bind

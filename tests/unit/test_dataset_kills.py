@@ -248,3 +248,18 @@ def test_empty_input_and_empty_documents(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="nothing to write"):
         dataset.build([tmp_path / "a.jsonl"], tmp_path / "o.hpd")
     assert os.listdir(tmp_path) == ["a.jsonl"]
+
+
+def test_a_build_killed_between_its_new_name_and_the_cleaning(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    """Then the dataset is there, and the folder without the file that got the name."""
+    out, folder = tmp_path / "o.hpd", tmp_path / "o.hpd.building"
+
+    def kill(count: int) -> None:
+        if count == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(lambda: build(out, kill)) == signal.SIGKILL
+    (folder / "file").rename(out)
+    check_end(out, undisturbed)
