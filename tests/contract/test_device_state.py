@@ -216,3 +216,17 @@ def test_error_of_the_device_is_no_data(ring: Callable[[int], Ring]) -> None:
     jobs.peers[0].fault("cuda", "copy_error", 3)
     told = jobs.pull(offers)
     assert "error" in told and "unspecified launch failure" in told["message"], told
+
+
+def test_receiver_that_is_killed_leaves_its_source_whole(ring: Callable[[int], Ring]) -> None:
+    jobs = ring(1)
+    offers = by_nccl(jobs.offers())
+    jobs.publish()
+    source = jobs.peers[1]
+    source.fault("nccl", "stall_send", 1)  # so that a send is under way when it happens
+    jobs.peers[0].send("pull_device", GENERATION, offers, jobs.nccl, 20.0)
+    jobs.peers[0].kill()
+    source.ask("withdraw_generation", GENERATION)
+    assert source.ask("digest") == _core.digest128(Memory(SIZES, 11).content()).hex()
+    source.ask("close")
+    source.ask("close")
