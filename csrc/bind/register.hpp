@@ -10,6 +10,8 @@ void register_base(pybind11::module_& module);
 void register_dataset(pybind11::module_& module);
 void register_dataset_file(pybind11::module_& module);
 void register_dataset_writer(pybind11::module_& module);
+void register_order(pybind11::module_& module);
+void register_cache(pybind11::module_& module);
 void register_transport(pybind11::module_& module);
 void register_device(pybind11::module_& module);
 void register_digest(pybind11::module_& module);

@@ -20,6 +20,10 @@ uint64_t ones(unsigned bits) { return (uint64_t{1} << bits) - 1; }
 
 }  // namespace
 
+uint64_t member_seed(uint64_t seed, uint64_t member) {
+  return mix(mix(seed + 3 * kGolden) + (member + 1) * kGolden);
+}
+
 Result<Permutation> Permutation::make(uint64_t count, uint64_t seed, uint64_t epoch) {
   if (count == 0 || count > kMaxCount) {
     return Status(Code::kInvalid,

@@ -15,6 +15,13 @@
 
 namespace hpcore::dataset {
 
+// The version of everything here and in mixture.hpp: positions of equal (counts, weights, seed) mean
+// equal samples as long as it is the same.
+constexpr uint32_t kOrderVersion = 1;
+
+// The seed under which member `member` of a mixture is permuted.
+uint64_t member_seed(uint64_t seed, uint64_t member);
+
 class Permutation {
  public:
   static constexpr uint64_t kMaxCount = uint64_t{1} << 62;
