@@ -42,6 +42,7 @@ LAYERS = {
     "membership": 1,
     "agent": 3,
     "agent.events": 1,  # events.jsonl: agent and workers write it
+    "agent.data_cache": 1,  # workers keep results in it
     "agent.shadow_memory": 1,  # workers keep copies in it
     "integrations": 3,
     "integrations.meshes": 2,  # the loop moves them into the next generation

@@ -17,5 +17,6 @@ PYBIND11_MODULE(_core, module) {
   hpcore::bind::register_state(module);
   hpcore::bind::register_dataset(module);
   hpcore::bind::register_order(module);
+  hpcore::bind::register_reader(module);
   hpcore::bind::register_cache(module);
 }

@@ -11,6 +11,7 @@ void register_dataset(pybind11::module_& module);
 void register_dataset_file(pybind11::module_& module);
 void register_dataset_writer(pybind11::module_& module);
 void register_order(pybind11::module_& module);
+void register_reader(pybind11::module_& module);
 void register_cache(pybind11::module_& module);
 void register_transport(pybind11::module_& module);
 void register_device(pybind11::module_& module);

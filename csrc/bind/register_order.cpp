@@ -33,8 +33,7 @@ void register_interleave(py::module_& module) {
           },
           py::arg("first"), py::arg("count"), "Who has the turns first ... first + count - 1.")
       .def(
-          "nth",
-          [](const Interleave& self, uint64_t position) { return self.at(position).nth; },
+          "nth", [](const Interleave& self, uint64_t position) { return self.at(position).nth; },
           py::arg("position"), "How many turns the party of this position had before it.")
       .def(
           "count",
@@ -53,12 +52,12 @@ void register_mixture(py::module_& module) {
   using Phases = std::vector<std::pair<uint64_t, std::vector<uint32_t>>>;
   py::class_<MixtureOrder>(module, "MixtureOrder",
                            "Position -> (member, its sample), by weights. Immutable.")
-      .def(py::init([](std::vector<uint64_t> counts, const Phases& phases, uint64_t seed,
-                       bool shuffle) {
-             std::vector<MixtureOrder::Phase> given;
-             for (const auto& [first, weights] : phases) given.push_back({first, weights});
-             return check(MixtureOrder::make(std::move(counts), given, seed, shuffle));
-           }),
+      .def(py::init(
+               [](std::vector<uint64_t> counts, const Phases& phases, uint64_t seed, bool shuffle) {
+                 std::vector<MixtureOrder::Phase> given;
+                 for (const auto& [first, weights] : phases) given.push_back({first, weights});
+                 return check(MixtureOrder::make(std::move(counts), given, seed, shuffle));
+               }),
            py::arg("counts"), py::arg("phases"), py::arg("seed"), py::arg("shuffle") = true)
       .def(
           "many",
@@ -80,8 +79,8 @@ void register_mixture(py::module_& module) {
           "count",
           [](const MixtureOrder& self, uint32_t member, uint64_t positions) {
             if (member >= self.members()) {
-              check(Status(Code::kInvalid, "there is no member " + std::to_string(member) +
-                                               " of " + std::to_string(self.members())));
+              check(Status(Code::kInvalid, "there is no member " + std::to_string(member) + " of " +
+                                               std::to_string(self.members())));
             }
             return self.count(member, positions);
           },

@@ -9,10 +9,10 @@ Result<Interleave> Interleave::make(std::span<const uint32_t> weights) {
   uint64_t total = 0;
   for (const uint32_t weight : weights) total += weight;
   if (weights.empty() || weights.size() > kMaxParties || total == 0 || total > kMaxTotal) {
-    return Status(Code::kInvalid, "an interleave needs 1 to 4096 weights with a sum of 1 to 65536; "
-                                  "got " +
-                                      std::to_string(weights.size()) + " with a sum of " +
-                                      std::to_string(total));
+    return Status(Code::kInvalid,
+                  "an interleave needs 1 to 4096 weights with a sum of 1 to 65536; "
+                  "got " +
+                      std::to_string(weights.size()) + " with a sum of " + std::to_string(total));
   }
   Interleave result;
   result.weights_.assign(weights.begin(), weights.end());
@@ -70,8 +70,8 @@ Interleave::Turn Interleave::at(uint64_t position) const {
 uint64_t Interleave::count(uint32_t party, uint64_t positions) const {
   const uint64_t round = positions / total();
   const auto begin = places_.begin() + first_[party];
-  const auto found = std::lower_bound(begin, begin + weights_[party],
-                                      static_cast<uint32_t>(positions % total()));
+  const auto found =
+      std::lower_bound(begin, begin + weights_[party], static_cast<uint32_t>(positions % total()));
   return round * weights_[party] + static_cast<uint64_t>(found - begin);
 }
 

@@ -12,8 +12,9 @@ Status check_phase(const MixtureOrder::Phase& phase, std::span<const uint64_t> c
                    uint64_t previous, bool is_first) {
   const std::string where = "the phase at position " + std::to_string(phase.first);
   if (is_first ? phase.first != 0 : phase.first <= previous) {
-    return {Code::kInvalid, where + " is out of order: the first begins at 0, each other after "
-                                    "the one before"};
+    return {Code::kInvalid, where +
+                                " is out of order: the first begins at 0, each other after "
+                                "the one before"};
   }
   if (phase.weights.size() != counts.size()) {
     return {Code::kInvalid, where + " has " + std::to_string(phase.weights.size()) +
@@ -30,14 +31,13 @@ Status check_phase(const MixtureOrder::Phase& phase, std::span<const uint64_t> c
 
 }  // namespace
 
-Result<MixtureOrder> MixtureOrder::make(std::vector<uint64_t> counts,
-                                        std::span<const Phase> phases, uint64_t seed,
-                                        bool shuffle) {
+Result<MixtureOrder> MixtureOrder::make(std::vector<uint64_t> counts, std::span<const Phase> phases,
+                                        uint64_t seed, bool shuffle) {
   if (phases.empty()) return Status(Code::kInvalid, "a mixture needs at least one phase");
   for (const uint64_t count : counts) {
     if (count > Permutation::kMaxCount) {
-      return Status(Code::kInvalid, "a member has " + std::to_string(count) +
-                                        " samples; the limit is 2^62");
+      return Status(Code::kInvalid,
+                    "a member has " + std::to_string(count) + " samples; the limit is 2^62");
     }
   }
   MixtureOrder order;

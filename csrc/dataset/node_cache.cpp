@@ -92,8 +92,8 @@ Result<std::shared_ptr<NodeCache>> NodeCache::attach(int number) {
   if (fstat(fd.get(), &info) != 0) return Status::system("looking at a node cache", errno);
   const auto size = static_cast<uint64_t>(info.st_size);
   if (size < kHeaderBytes + kLeastBytes) {
-    return Status(Code::kCorrupt, "this is no node cache: it has " + std::to_string(size) +
-                                      " bytes");
+    return Status(Code::kCorrupt,
+                  "this is no node cache: it has " + std::to_string(size) + " bytes");
   }
   Result<Mapping> mapping = Mapping::map_shared(fd.get(), size);
   HPCORE_RETURN_IF_ERROR(mapping.status());

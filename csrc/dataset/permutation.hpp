@@ -15,8 +15,8 @@
 
 namespace hpcore::dataset {
 
-// The version of everything here and in mixture.hpp: positions of equal (counts, weights, seed) mean
-// equal samples as long as it is the same.
+// The version of everything here and in mixture.hpp: positions of equal (counts, weights, seed)
+// mean equal samples as long as it is the same.
 constexpr uint32_t kOrderVersion = 1;
 
 // The seed under which member `member` of a mixture is permuted.

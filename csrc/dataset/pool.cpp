@@ -39,27 +39,27 @@ bool Pool::forked() const { return getpid() != owner_pid_; }
 
 Pool::~Pool() {
   if (forked()) {
-    // Neither the threads nor a consistent mutex came along: give the handles to nobody.
-    new std::vector<std::thread>(std::move(threads_));
+    (void)state_.release();
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-    queue_.clear();
+    const std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+    state_->queue.clear();
   }
-  changed_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  state_->changed.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
 }
 
 void Pool::serve() {
   spread_over_nodes();
-  std::unique_lock lock(mutex_);
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
-    if (stopping_) return;
-    std::function<void()> task = std::move(queue_.front());
-    queue_.pop_front();
+    state.changed.wait(lock, [&] { return state.stopping || !state.queue.empty(); });
+    if (state.stopping) return;
+    std::function<void()> task = std::move(state.queue.front());
+    state.queue.pop_front();
     lock.unlock();
     task();
     task = nullptr;  // what it holds is released without the lock
@@ -69,17 +69,18 @@ void Pool::serve() {
 
 bool Pool::submit(std::function<void()> task) {
   if (forked()) return false;
+  State& state = *state_;
   {
-    const std::lock_guard lock(mutex_);
-    if (stopping_ || queue_.size() >= kQueueLimit) return false;
-    if (threads_.size() < threads_wanted_ && threads_.size() <= queue_.size()) {
+    const std::lock_guard lock(state.mutex);
+    if (state.stopping || state.queue.size() >= kQueueLimit) return false;
+    if (state.threads.size() < threads_wanted_ && state.threads.size() <= state.queue.size()) {
       auto started = start_service_thread("hpcore-data", [this] { serve(); }, false);
-      if (started.ok()) threads_.push_back(std::move(started.value()));
+      if (started.ok()) state.threads.push_back(std::move(started.value()));
     }
-    if (threads_.empty()) return false;
-    queue_.push_back(std::move(task));
+    if (state.threads.empty()) return false;
+    state.queue.push_back(std::move(task));
   }
-  changed_.notify_one();
+  state.changed.notify_one();
   return true;
 }
 

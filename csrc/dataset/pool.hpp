@@ -2,13 +2,15 @@
 // Threads: thread-safe. `share` runs on the caller's thread too, so it ends even if no thread is
 // free, and in a forked child, which has none of these threads.
 // Ownership: owns its threads; the destructor drops what waits in the queue, ends what runs, joins.
-// In a forked child it leaves the threads' handles alone (they are the parent's).
+// In a forked child all of it is left alone, and leaks: the threads are the parent's, the mutex may
+// be held by nobody, and glibc would wait for ever to destroy a condition variable with sleepers.
 // Full queue (1,024 tasks): `submit` says no, the caller does without.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -36,11 +38,14 @@ class Pool {
 
   const unsigned threads_wanted_;
   const int owner_pid_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> queue_;
-  std::vector<std::thread> threads_;
-  bool stopping_ = false;
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<std::function<void()>> queue;
+    std::vector<std::thread> threads;
+    bool stopping = false;
+  };
+  std::unique_ptr<State> state_ = std::make_unique<State>();
 };
 
 }  // namespace hpcore::dataset

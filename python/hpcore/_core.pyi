@@ -24,10 +24,14 @@ __all__: list[str] = [
     "FLAG_RECOVERABLE",
     "Fabric",
     "FabricServer",
+    "Interleave",
     "MAX_SLOTS",
+    "MixtureOrder",
     "NcclLibrary",
     "NcclServer",
+    "NodeCache",
     "NodeSegment",
+    "ORDER_VERSION",
     "Permutation",
     "PlanFamily",
     "PlanRates",
@@ -45,6 +49,7 @@ __all__: list[str] = [
     "STATE_STARTING",
     "STATE_TRAINING",
     "STATE_WARM",
+    "SampleReader",
     "SharedGroup",
     "SharedStore",
     "SlotInfo",
@@ -57,6 +62,7 @@ __all__: list[str] = [
     "VERSION_NONE",
     "VERSION_TORN",
     "Worker",
+    "copy_bytes",
     "copy_digested",
     "copy_tokens",
     "digest128",
@@ -64,6 +70,8 @@ __all__: list[str] = [
     "digest_regions",
     "exact_sum",
     "gather",
+    "maps_file",
+    "mark_documents",
     "monotonic_ns",
     "plan_transfer",
     "prefer_quick_wakeups",
@@ -73,6 +81,7 @@ __all__: list[str] = [
     "replan_transfer",
     "sample_count",
     "use_huge_pages",
+    "widen_code_name",
 ]
 
 class SharedStore:
@@ -1512,6 +1521,174 @@ class DatasetWriter:
         Note of the checkpoint that a killed build of the same fields left, or None.
         """
 
+class Interleave:
+    """
+    Turns of several parties by weight, evenly spread. Immutable.
+    """
+    def __init__(
+        self, weights: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> None: ...
+    def count(
+        self,
+        party: typing.SupportsInt | typing.SupportsIndex,
+        positions: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int:
+        """
+        Turns of a party among the first positions.
+        """
+    def many(
+        self,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> list[int]:
+        """
+        Who has the turns first ... first + count - 1.
+        """
+    def nth(self, position: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        How many turns the party of this position had before it.
+        """
+    @property
+    def total(self) -> int: ...
+
+class MixtureOrder:
+    """
+    Position -> (member, its sample), by weights. Immutable.
+    """
+    def __init__(
+        self,
+        counts: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        phases: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+            ]
+        ],
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool = True,
+    ) -> None: ...
+    def count(
+        self,
+        member: typing.SupportsInt | typing.SupportsIndex,
+        positions: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int:
+        """
+        Samples of a member among the first ones.
+        """
+    def many(
+        self,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple[list[int], list[int]]:
+        """
+        (members, samples) of count positions.
+        """
+
+class SampleReader:
+    """
+    Gathers samples of one field into the caller's memory. Thread-safe.
+    """
+    def __init__(
+        self,
+        file: DatasetFile,
+        field: typing.SupportsInt | typing.SupportsIndex,
+        stride: typing.SupportsInt | typing.SupportsIndex = 1,
+        length: typing.SupportsInt | typing.SupportsIndex = 1,
+        mapped: bool = True,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None: ...
+    def announce(
+        self,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool,
+    ) -> int: ...
+    def check(self, sample: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Checks the sample's blocks; returns where it lies in the file.
+        """
+    def gather(
+        self,
+        samples: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_address: typing.SupportsInt | typing.SupportsIndex,
+        item_bytes: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Writes [len(samples), numbers] at out_address; the caller keeps that memory alive.
+        """
+    def gather_order(
+        self,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool,
+        out_address: typing.SupportsInt | typing.SupportsIndex,
+        item_bytes: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        The same for the samples at positions first ... first + count - 1 of the order.
+        """
+    def order(
+        self,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool,
+    ) -> list[int]: ...
+    def will_need(
+        self, samples: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> int: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def numbers(self) -> int: ...
+    @property
+    def sample_bytes(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+
+class NodeCache:
+    """
+    Records by key in a memory file that all processes of a node use. Thread-safe.
+    """
+    @staticmethod
+    def attach(fd: typing.SupportsInt | typing.SupportsIndex) -> NodeCache:
+        """
+        Takes the descriptor over.
+        """
+    @staticmethod
+    def create(ring_bytes: typing.SupportsInt | typing.SupportsIndex) -> NodeCache: ...
+    def counters(self) -> dict: ...
+    def get(
+        self,
+        space: typing.SupportsInt | typing.SupportsIndex,
+        position: typing.SupportsInt | typing.SupportsIndex,
+    ) -> typing.Any:
+        """
+        The record's bytes; None if it is not there.
+        """
+    def put(
+        self,
+        space: typing.SupportsInt | typing.SupportsIndex,
+        position: typing.SupportsInt | typing.SupportsIndex,
+        data: typing_extensions.Buffer,
+    ) -> bool:
+        """
+        False if the record is too large to be kept.
+        """
+    @property
+    def fd(self) -> int: ...
+    @property
+    def ring_bytes(self) -> int: ...
+
+def copy_bytes(
+    file: DatasetFile,
+    field: typing.SupportsInt | typing.SupportsIndex,
+    begin: typing.SupportsInt | typing.SupportsIndex,
+    bytes: typing.SupportsInt | typing.SupportsIndex,
+    out_address: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 def copy_digested(
     into: typing_extensions.Buffer, buffer: typing_extensions.Buffer, code: str = ""
 ) -> bytes:
@@ -1566,6 +1743,19 @@ def gather(
     Writes int64 [len(indices), length] at out_address; the caller keeps that memory alive.
     """
 
+def maps_file(
+    file_bytes: typing.SupportsInt | typing.SupportsIndex,
+    memory_bytes: typing.SupportsInt | typing.SupportsIndex,
+) -> bool: ...
+def mark_documents(
+    file: DatasetFile,
+    field: typing.SupportsInt | typing.SupportsIndex,
+    samples: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    stride: typing.SupportsInt | typing.SupportsIndex,
+    length: typing.SupportsInt | typing.SupportsIndex,
+    numbers_address: typing.SupportsInt | typing.SupportsIndex,
+    places_address: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 def monotonic_ns() -> int:
     """
     CLOCK_MONOTONIC in nanoseconds: comparable between processes of one node.
@@ -1636,9 +1826,12 @@ def use_huge_pages(
     Puts [(address, nbytes)] on huge pages: heals are twice as fast. Returns the bytes on them.
     """
 
+def widen_code_name() -> str: ...
+
 EXACT_WORDS: int = 12
 FLAG_RECOVERABLE: int = 1
 MAX_SLOTS: int = 64
+ORDER_VERSION: int = 1
 STATE_ATTACHED: int = 2
 STATE_EMPTY: int = 0
 STATE_FAILED: int = 6

@@ -54,11 +54,18 @@ class Batches:
         """The lowest rank that has a micro-batch."""
         return next(rank for rank in range(world_size) if self.of_rank(rank, world_size))
 
+    def first(self, step: int, index: int) -> int:
+        """The position at which a micro-batch begins."""
+        return step * self.global_batch + index * self.micro_batch
+
     def samples(self, data: Any, step: int, index: int) -> list[int]:
         """The samples of a micro-batch, in order: positions themselves if there is no dataset."""
-        first = step * self.global_batch + index * self.micro_batch
+        first = self.first(step, index)
         if data is None:
             return list(range(first, first + self.micro_batch))
+        if hasattr(data, "samples_at"):  # a dataset of ours knows its own order
+            order: list[int] = data.samples_at(self.seed, first, self.micro_batch)
+            return order
         size = len(data)
         found: list[int] = []
         while len(found) < self.micro_batch:
@@ -69,11 +76,13 @@ class Batches:
         return found
 
 
-def gather(data: Any, samples: list[int]) -> Any:
-    """The batch of these samples from a dataset: `batch`, else `__getitems__` or `__getitem__`,
-    collated."""
+def gather(data: Any, samples: list[int], first: int = 0) -> Any:
+    """The batch of these samples, at positions `first` and following, from a dataset: `batch_at`
+    or `batch`, else `__getitems__` or `__getitem__`, collated."""
     if data is None:
         return None
+    if hasattr(data, "batch_at"):
+        return data.batch_at(samples, first)
     if hasattr(data, "batch"):
         return data.batch(samples)
     from torch.utils.data import default_collate

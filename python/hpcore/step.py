@@ -124,7 +124,7 @@ class Step:
                 buffers.begin_again(keep=index == dealt.start + 1)
             world.progress(self.index, Phase.FORWARD)
             samples = batches.samples(self._data, self.index, index)
-            data = gather(self._data, samples)
+            data = gather(self._data, samples, batches.first(self.index, index))
             self.samples += samples
             seed_micro_batch(batches.seed, self.index, index)
             yield MicroBatch(data, samples, index, batches.weight)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hpcore.agent import data_cache
 from hpcore.agent.environment import JobEnvironment, free_port, template_environment
 from hpcore.agent.forge import Forge
 from hpcore.agent.joining import enrol, registrar_of
 from hpcore.agent.journal import Journal
 from hpcore.agent.logs import LogRelay
+from hpcore.agent.memory import mem_available_bytes
 from hpcore.agent.node_registrar import NodeParts
 from hpcore.agent.options import AgentOptions, default_preload
 from hpcore.agent.registrar import Registrar
@@ -45,6 +47,8 @@ class Parts:
     registrar: Registrar
     shadow_fd: int
     """Memory for shadow copies: of a region for each rank, no page used before a worker writes."""
+    data_cache: _core.NodeCache
+    """Results of `dataset.map(..., cache="node")`; no page used before a worker writes."""
 
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
@@ -89,6 +93,8 @@ def assemble(
     )
     shadow_fd = make_memory()
     segment.store.set(STORE_KEY, str(shadow_fd))
+    cache = data_cache.make_data_cache(mem_available_bytes())
+    segment.store.set(data_cache.STORE_KEY, str(cache.fd))
     first = 1 if node is None else (node.enrolment.number << 32) + 1
     table = WorkerTable(segment, watch, forge, relay, environment, first)
     return Parts(
@@ -102,6 +108,7 @@ def assemble(
         supervisor=Supervisor(segment, table, options.recovery_deadline_s),
         registrar=_registrar(options, segment, job, node),
         shadow_fd=shadow_fd,
+        data_cache=cache,
     )
 
 
