@@ -200,3 +200,25 @@ def stream(
         return report
 
     _finish(run, json_file)
+
+
+@bench.command()
+@_shared
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--peers", is_flag=True, help="Also other loaders, whichever are installed.")
+@click.option("--peers-python", default="", help="Python that has the peers [default: this one].")
+def dataset(
+    quick: bool, json_file: Path | None, rounds: int, peers: bool, peers_python: str
+) -> None:
+    """Shuffled batches of tokens, and the first one after a restart, against memcpy and peers."""
+    from hpcore.bench.dataset import DatasetOptions, measure
+
+    options = DatasetOptions(
+        mib=96 if quick else 191,
+        rounds=2 if quick else rounds,
+        resumes=50 if quick else 200,
+        peers=peers,
+        peers_python=peers_python,
+        say=_say,
+    )
+    _finish(lambda: measure(options), json_file)
