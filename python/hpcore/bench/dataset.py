@@ -51,10 +51,8 @@ class DatasetOptions:
 def measure(options: DatasetOptions) -> Report:
     """Runs all cases. Raises NotFound if peers are wanted and there is no checkout."""
     report = Report("dataset")
-    with (
-        tempfile.TemporaryDirectory(prefix="hpcore-bench-") as name,
-        _tokens(options, name) as path,
-    ):
+    with tempfile.TemporaryDirectory(prefix="hpcore-bench-") as name:
+        path = _tokens(options, Path(name))
         speed, resume = _batches(report, path, options), _resume(report, path, options)
         _order(report)
         _checksums(report, path, options)
