@@ -3,7 +3,8 @@
 Run: PYTHONPATH=python python bench/bench_shadow.py [--mib 256] [--steps 12] [--ranks 2]
 [--turns 2] [--json FILE]. `--mib` is the state of one rank (parameters and AdamW's). Told are the
 time of a step, how long the training thread waited for a copy (its start, and its end before the
-next step is agreed), and the rate of one memcpy of as much.
+next step is agreed), and the rate of one memcpy of as much. `--neighbour`: the ranks are on two
+nodes (the tests' double of them), each keeps the other's records, over the fabric of HPCORE_FABRIC.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ def train(mib: int, steps: int, every: int) -> None:
 
     import hpcore
 
+    if os.environ.get("BENCH_NEIGHBOUR"):
+        import hpcore.tiers
+
+        hpcore.tiers.STORE_KEY = f"shadow-node{int(os.environ['HPCORE_SLOT']) % 2}"
     torch.set_num_threads(1)
     dist.init_process_group("hpcore")
     ranks = dist.get_world_size()
@@ -52,13 +57,18 @@ def train(mib: int, steps: int, every: int) -> None:
             step.commit(optimizer)
 
 
-def run(mib: int, steps: int, ranks: int, every: int) -> list[dict[str, Any]]:
+def run(mib: int, steps: int, ranks: int, every: int, neighbour: bool) -> list[dict[str, Any]]:
     """Commit events of rank 0, in order."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "hpcore", "run", f"--nproc={ranks}", "--standbys=0"]
+        double = str(ROOT / "tests" / "multiprocess" / "two_nodes.py")
+        command = [sys.executable, *([double] if neighbour else ["-m", "hpcore"]), "run"]
+        command += [f"--nproc={ranks}", "--standbys=0"]
         command += [f"--log-dir={folder}", __file__, "worker", str(mib), str(steps), str(every)]
         path = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path}
+        if neighbour:
+            environment |= {"BENCH_NEIGHBOUR": "1"}
+            environment.setdefault("HPCORE_FABRIC", "tcp@lo")
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
         with open(Path(folder) / "events.jsonl") as lines:
             events = [json.loads(line) for line in lines]
@@ -86,6 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--neighbour", action="store_true")
     parser.add_argument("--json")
     options = parser.parse_args()
     told: dict[str, Any] = {"state_mib": options.mib, "ranks": options.ranks}
@@ -93,7 +104,7 @@ def main() -> None:
     stalls: list[float] = []
     for _ in range(options.turns):
         for every in (0, 1):
-            commits = run(options.mib, options.steps, options.ranks, every)
+            commits = run(options.mib, options.steps, options.ranks, every, options.neighbour)
             begins = [event["begin_ns"] for event in commits[3:]]  # memory is touched by then
             steps[every] += [(b - a) / 1e9 for a, b in itertools.pairwise(begins)]
             stalls += [event["stall_ns"] / 1e9 for event in commits[3:] if "stall_ns" in event]
