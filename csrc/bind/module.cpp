@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, module) {
   hpcore::bind::register_store(module);
   hpcore::bind::register_roster(module);
   hpcore::bind::register_collective(module);
+  hpcore::bind::register_cores(module);
   hpcore::bind::register_exact(module);
   hpcore::bind::register_digest(module);
   hpcore::bind::register_plan(module);

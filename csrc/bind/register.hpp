@@ -20,6 +20,7 @@ void register_state(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_exact(pybind11::module_& module);
 void register_collective(pybind11::module_& module);
+void register_cores(pybind11::module_& module);
 void register_store(pybind11::module_& module);
 void register_roster(pybind11::module_& module);
 void register_worker(pybind11::module_& module);

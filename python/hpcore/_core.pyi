@@ -665,6 +665,19 @@ class Communicator:
     @property
     def world_size(self) -> int: ...
 
+class _CoreSpread:
+    """
+    Tests only: when a waiting rank leaves the core that it shares. `cores`: now, runnable, online, idle_s, allowed, move_to(core). One thread.
+    """
+    def __init__(self, cores: typing.Any) -> None: ...
+    def idle(self, shared: bool) -> bool: ...
+    def look(
+        self,
+        shared: bool,
+        core: typing.SupportsInt | typing.SupportsIndex,
+        taken: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+
 class ExactSums:
     """
     Exact sums of many elements, over an array of float64 that the caller keeps; terms in any order. One thread.
@@ -1681,6 +1694,11 @@ class NodeCache:
     def fd(self) -> int: ...
     @property
     def ring_bytes(self) -> int: ...
+
+def _move_to_core(core: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    Tests only: puts this thread on a core (from 1); where it then was, or 0.
+    """
 
 def copy_bytes(
     file: DatasetFile,
