@@ -7,12 +7,15 @@ the data being open, to its first batch after batch 1,500 (for those that keep a
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -168,7 +171,16 @@ def litdata(path: str, folder: Path) -> Start:
     return start
 
 
+def without_torchvision() -> None:
+    """streaming imports torchvision for image sets that are not read here."""
+    if importlib.util.find_spec("torchvision") is None:
+        for name in ("torchvision", "torchvision.datasets", "torchvision.transforms.functional"):
+            sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None))
+        sys.modules["torchvision.datasets"].VisionDataset = type("VisionDataset", (), {})
+
+
 def streaming(path: str, folder: Path) -> Start:
+    without_torchvision()
     from streaming import MDSWriter, StreamingDataset
 
     tokens = np.memmap(path, dtype=np.uint16, mode="r")

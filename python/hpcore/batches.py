@@ -12,6 +12,9 @@ from typing import Any
 from hpcore import _core
 from hpcore.errors import InvalidArgument
 
+STEPS_AHEAD = 8
+"""So many steps ahead a dataset is told what will be read."""
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -45,6 +48,7 @@ class Batches:
         self.count = global_batch // micro_batch
         self.weight = micro_batch / global_batch
         self._order: tuple[int, int, Any] = (0, -1, None)  # samples, epoch, its permutation
+        self._announced = (range(0), 0)  # for which micro-batches, and before which step
 
     def of_rank(self, rank: int, world_size: int) -> range:
         """The micro-batches of a rank: one contiguous block, as even as can be."""
@@ -57,6 +61,19 @@ class Batches:
     def first(self, step: int, index: int) -> int:
         """The position at which a micro-batch begins."""
         return step * self.global_batch + index * self.micro_batch
+
+    def announce(self, data: Any, step: int, dealt: range) -> None:
+        """Tells a dataset that reads ahead what comes after this step; each step once."""
+        if not dealt or not hasattr(data, "announce"):
+            return
+        known = self._announced[1] if self._announced[0] == dealt else 0
+        begin = known if step < known <= step + STEPS_AHEAD else step + 1
+        if begin > step + STEPS_AHEAD // 2:
+            return
+        for coming in range(begin, step + 1 + STEPS_AHEAD):
+            first = self.first(coming, dealt.start)
+            data.announce(self.seed, first, len(dealt) * self.micro_batch)
+        self._announced = (dealt, step + 1 + STEPS_AHEAD)
 
     def samples(self, data: Any, step: int, index: int) -> list[int]:
         """The samples of a micro-batch, in order: positions themselves if there is no dataset."""

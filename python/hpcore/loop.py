@@ -16,6 +16,7 @@ from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
 from hpcore.comparison import Comparison
+from hpcore.data_position import TRACKED_AS, DataPosition
 from hpcore.drill import job_drill
 from hpcore.errors import InvalidArgument
 from hpcore.exact import ExactGradients
@@ -132,6 +133,7 @@ class Loop:
         for index, model in enumerate(self.models):
             if not self.state.has(model):
                 self.state.add(f"replica{index}", model)
+        self.state.add(TRACKED_AS, DataPosition(data, self.batches, lambda: self.steps_done))
         world = self.world
         self.gradients.prepare()
         self.shards.check(self.batches.count, world.world_size, len(self.gradients.parameters))

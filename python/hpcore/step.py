@@ -118,6 +118,7 @@ class Step:
         gradients, buffers = self._loop.gradients, self._loop.buffers
         dealt = batches.of_rank(lane.index, lane.count)
         buffers.forget_first()
+        batches.announce(self._data, self.index, dealt)
         for index in dealt:
             world.check()
             if gradients.exact and index != dealt.start:

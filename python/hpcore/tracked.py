@@ -104,7 +104,7 @@ class TrackedState:
 
 
 def _layout_of(name: str, holder: Any, captured: Capture) -> list[tuple[str, str]]:
-    lines = [(name, type(holder).__qualname__)]
+    lines = [(name, getattr(holder, "layout_text", type(holder).__qualname__))]
     if isinstance(holder, torch.optim.Optimizer):
         groups = [len(group["params"]) for group in holder.param_groups]
         return [(name, f"{type(holder).__qualname__} over {groups} parameters")]
