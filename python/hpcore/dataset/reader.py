@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcore import _core
 from hpcore.dataset.info import describe
+from hpcore.dataset.output_ring import OutputRing
 from hpcore.dataset.samples import Samples, reading_code
 from hpcore.errors import InvalidArgument
 
@@ -80,6 +81,7 @@ class MappedDataset(Samples):
                 f"{sequence} + 1; choose a shorter sequence"
             )
         self.dtype, self._item_bytes = self._width(dtype)
+        self._ring = OutputRing()
 
     def _stream(self, name: str | None) -> int:
         for number, field in enumerate(self.info.fields):
@@ -140,6 +142,7 @@ class MappedDataset(Samples):
         """Samples as ``[len(indices), sequence + 1]``, in that order. Blocks on reads only.
 
         `out` is filled and returned if given: a contiguous CPU tensor of that shape and dtype.
+        Else the memory is the reader's, used again once nobody has any of it; not resizable.
         Raises InvalidArgument (index out of range, `out`), CorruptData.
         """
         out = self._target(len(indices), out)
@@ -160,10 +163,8 @@ class MappedDataset(Samples):
         return out
 
     def _target(self, count: int, out: torch.Tensor | None) -> torch.Tensor:
-        import torch
-
         if out is None:
-            return torch.empty((count, self.sequence + 1), dtype=self.dtype)
+            return self._ring.take((count, self.sequence + 1), self.dtype)
         wanted = (count, self.sequence + 1)
         sound = out.dtype == self.dtype and out.device.type == "cpu" and out.is_contiguous()
         if not sound or tuple(out.shape) != wanted:
