@@ -133,6 +133,9 @@ def _meet(url: str, timeout: timedelta = _DEFAULT_TIMEOUT, **_options: Any) -> M
 
 
 def _meet_in_job(worker: _core.Worker, timeout: timedelta) -> Meeting:
+    from hpcore.nodes.joining import refuse_on_several  # imports torch, which imports this
+
+    refuse_on_several(worker, "init_process_group")
     from hpcore.membership.process import this_job
 
     job = this_job()

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from hpcore import _core
+from hpcore import _core, carried
 from hpcore.agent.events import EventLog
 from hpcore.batches import Batches
 from hpcore.buffers import ReplicatedBuffers
@@ -26,7 +26,7 @@ from hpcore.loop_end import agree_on_end, leave
 from hpcore.membership.process import JobFacts
 from hpcore.membership.roster import Roster
 from hpcore.network import Network
-from hpcore.nodes.joining import announce
+from hpcore.nodes.joining import announce, refuse_on_several
 from hpcore.protection import Protection
 from hpcore.ranklocal import RankLocal
 from hpcore.recovery import Recovery
@@ -89,6 +89,7 @@ class Loop:
             faults = facts.faults
             if facts.log_dir:
                 self._events = EventLog(os.path.join(facts.log_dir, "events.jsonl"))
+            self.tiers.ask_for_keeper(worker)
             announce(worker)
             worker.version = Version.NONE
             worker.flags |= Flag.RECOVERABLE | (Flag.KEPT if protection.keeps else 0)
@@ -108,6 +109,7 @@ class Loop:
 
     def shard(self, model: nn.Module) -> None:
         """Remembers a sharded module; what of it is not sharded is replicated."""
+        refuse_on_several(self.worker, f"job.shard({type(model).__name__})")
         if all(known is not model for known in self.shards.modules):
             managed, plain = self.shards.add(model)
             self.gradients.add_reduced(managed)
@@ -255,6 +257,8 @@ class Loop:
         """Leaves what this rank alone knows with the agent: the state after `step` steps."""
         if self.worker is not None and not self.rehearsing:
             self.rank_local.save(self.worker, self.world.rank, self.tag(step))
+            if self.tiers.on:
+                carried.hand_round(self, self.tag(step))
 
     # --- called by Recovery -------------------------------------------------------------------
 
@@ -303,8 +307,10 @@ class Loop:
         self.gradients.clear()
         self.shadow.refresh()
         tag = self.tag(self.steps_done)
-        if not self.rank_local.load(self.worker, self.world.rank, tag):
-            self.tiers.load_rank_local(tag)
+        self.rank_local.missing = not (
+            self.rank_local.load(self.worker, self.world.rank, tag)
+            or self.tiers.load_rank_local(tag)
+        )
 
     def become_source(self) -> None:
         """Before any step is committed: the state is what the script made, without a rehearsal's

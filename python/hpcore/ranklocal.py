@@ -22,6 +22,8 @@ class RankLocal:
         self.values: dict[str, Any] = {}
         self._boundary: Any = {}
         self._saved = False
+        self.missing = False
+        """State has come, but what this rank alone knew was not on this node."""
 
     @property
     def boundary(self) -> Any:

@@ -10,6 +10,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from hpcore import carried
 from hpcore.checkpointless import heal
 from hpcore.errors import JobStopped, MismatchError, PeerDead, RosterChanged
 from hpcore.membership.roster import Roster
@@ -140,6 +141,9 @@ class Recovery:
                 raise
         if changed:
             loop.healed()
+        if roster.receivers and loop.tiers.on:
+            carried.bring_back(loop)
+        if changed:
             worker.version = roster.steps
         loop.tiers.joined()
         worker.progress(roster.steps, Phase.IDLE)

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from hpcore.agent.shadow_memory import STORE_KEY
+from hpcore.agent.shadow_memory import STORE_KEY, WANTED_KEY
 from hpcore.checkpoints import Checkpoints
 from hpcore.manifest import install, manifest_of
 from hpcore.membership.roster import Roster
@@ -40,6 +40,11 @@ class Tiers:
         self.neighbour = NeighbourWait()
         self.stall_ns = 0
         """How long the training thread waited for the last copy."""
+
+    def ask_for_keeper(self, worker: Any) -> None:
+        """Before this worker can be named: other nodes are to hold its copies."""
+        if self._every:
+            worker.segment.store.set(WANTED_KEY, "1")
 
     def enter(self, rank: int) -> None:
         """This worker has a rank."""
@@ -192,8 +197,9 @@ class Tiers:
         copied = install(loop.state, meta, lambda tensors: copy_out(memory, at, tensors))
         return copied
 
-    def load_rank_local(self, tag: int) -> None:
-        """What this rank alone knew, if only a copy or the disk tells; files it under `tag`."""
+    def load_rank_local(self, tag: int) -> bool:
+        """What this rank alone knew, if only a copy or the disk tells; files it under `tag`.
+        Returns whether there was any."""
         loop, copies, tree = self._loop, self._copies, self._rank_local
         rank, step = loop.world.rank, loop.steps_done
         if tree is None and copies is not None and step in copies.verified(rank):
@@ -202,6 +208,7 @@ class Tiers:
         if tree is not None:
             loop.rank_local.replace(tree)
             loop.rank_local.save(loop.worker, rank, tag)
+        return tree is not None
 
     def rewound(self, plan: HealPlan, back: int) -> None:
         """All ranks have gone back to the plan's step: says so, and forgets later copies."""

@@ -121,6 +121,7 @@ class RosterWorld:
             if len(self._slots) == roster.world_size
             else communicator_over_nodes(worker, roster, rank, self._slots)
         )
+        self.over_nodes = len(self._slots) != roster.world_size
         self._speaks = getattr(self.communicator, "speaks", False)
 
     def check(self) -> None:

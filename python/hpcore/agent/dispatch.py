@@ -48,6 +48,7 @@ class Dispatcher:
         self._table = parts.table
         self._supervisor = parts.supervisor
         self._registrar = parts.registrar
+        self._keepers = parts.keepers
         self._recruiter = Recruiter(parts.options, parts.table, parts.journal)
         self._asked = asked
         self._control_fd = control_fd
@@ -116,6 +117,8 @@ class Dispatcher:
         self._spawn_all(outcome.spawn)
 
     def _on_roster(self, roster: Roster, published_ns: int, revoked_ns: int | None) -> None:
+        if self._keepers is not None:
+            self._keepers.follow(roster)
         self._journal.note_roster(roster, published_ns, revoked_ns)
         self._supervisor.judge.new_generation(published_ns / 1e9, roster.steps)
         ranks = {member.incarnation: member.rank for member in roster.members}
@@ -279,6 +282,8 @@ class Dispatcher:
         if self.stop is None:
             self._feed(Tick(time.monotonic_ns()))
         self._poll()
+        for event in self._keepers.events() if self._keepers is not None else ():
+            self._journal.note(event.pop("event"), **event)
 
     def _kill_hanging(self, cluster: Cluster, slot: int, reason: str) -> None:
         worker = self._table.by_slot.get(slot)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hpcore.agent.keeping import KeeperDesk
 from hpcore.agent.node_registrar import NodeParts, NodeRegistrar
 from hpcore.membership.lead import NodeFacts, Plan
 from hpcore.membership.state import Cluster, Policy
@@ -39,11 +40,15 @@ def enrol(options: AgentOptions, nodes: NodesOptions, wake: Callable[[], None]) 
 
 
 def registrar_of(
-    node: NodeParts, segment: _core.NodeSegment, options: AgentOptions, policy: Policy
+    node: NodeParts,
+    segment: _core.NodeSegment,
+    options: AgentOptions,
+    policy: Policy,
+    keepers: KeeperDesk | None,
 ) -> NodeRegistrar:
     """Tells the node's workers where to listen, and begins to take part."""
     store = segment.store
     store.set(SECRET_KEY, node.enrolment.secret.hex())
     store.set(HOST_KEY, node.hub.address.rpartition(":")[0])
     cluster = Cluster(node.plan.job, options.nproc, options.nproc, 0)
-    return NodeRegistrar(segment, cluster, policy, node)
+    return NodeRegistrar(segment, cluster, policy, node, keepers)

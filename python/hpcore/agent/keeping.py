@@ -13,12 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hpcore.agent.shadow_memory import WANTED_KEY
 from hpcore.membership.neighbours import keeping
 from hpcore.membership.roster import Roster
 
+if TYPE_CHECKING:
+    from hpcore import _core
+
 END_LIMIT_S = 5.0
+START_LIMIT_S = 20.0
 
 
 class ShadowKeeper:
@@ -120,3 +125,39 @@ class ShadowKeeper:
         self._out = -1
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+class KeeperDesk:
+    """The keeper of a job's node, from when a worker first says that ranks keep shadows."""
+
+    def __init__(
+        self, store: _core.SharedStore, memory_fd: int, env: Mapping[str, str], number: int
+    ) -> None:
+        self._store, self._memory_fd = store, memory_fd
+        self._env, self._number = env, number
+        self._keeper: ShadowKeeper | None = None
+
+    def address_if_wanted(self) -> str:
+        """For `Node.keeper`. The first time, where ranks keep shadows, it blocks until the keeper
+        runs (0.3 s)."""
+        if self._keeper is None:
+            if not self._store.check([WANTED_KEY]):
+                return ""
+            self._keeper = ShadowKeeper(self._memory_fd, self._env)
+            self._keeper.wait_address(START_LIMIT_S)
+        return self._keeper.address or ""
+
+    def follow(self, roster: Roster) -> None:
+        """The keeper's part in this roster."""
+        if self._keeper is not None:
+            self._keeper.follow(roster, self._number)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the keeper has told since."""
+        return self._keeper.events() if self._keeper is not None else []
+
+    def close(self) -> None:
+        """Ends the keeper. Twice is fine."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self._keeper = None

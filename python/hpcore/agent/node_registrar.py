@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hpcore.agent.keeping import KeeperDesk
 from hpcore.agent.leading import REFUSED_FENCE_S, SILENCE_S, LeadDesk
 from hpcore.agent.registrar import FLAG_RECOVERABLE, Outcome, Registrar
 from hpcore.membership.lead import NodeFacts, Plan, Snapshot
@@ -68,10 +69,16 @@ class NodeRegistrar(Registrar):
     """`cluster` is this node's part: its workers by slot, the roster as seen from here."""
 
     def __init__(
-        self, segment: _core.NodeSegment, cluster: Cluster, policy: Policy, node: NodeParts
+        self,
+        segment: _core.NodeSegment,
+        cluster: Cluster,
+        policy: Policy,
+        node: NodeParts,
+        keepers: KeeperDesk | None = None,
     ) -> None:
         super().__init__(segment, LocalRosters(), cluster, policy)
         self._node = node
+        self._keepers = keepers
         self._hub = node.hub
         self._enrolment = node.enrolment
         self.number = node.enrolment.number
@@ -125,7 +132,20 @@ class NodeRegistrar(Registrar):
         told, key = worker.announcement, announcement_key(incarnation)
         if not told and stage in (Stage.WARM, Stage.TRAINING) and self._segment.store.check([key]):
             told = self._segment.store.get(key, 1.0).decode()
+            self._start_keeper()
         return self.feed(StageChanged(at_ns, slot, incarnation, stage, recoverable, told))
+
+    def _start_keeper(self) -> None:
+        """Before a worker can be named in a roster: that one is to name the keeper, too."""
+        address = self._keepers.address_if_wanted() if self._keepers is not None else ""
+        if address == self._node.facts.keeper:
+            return
+        self._node = replace(self._node, facts=replace(self._node.facts, keeper=address))
+        if self._desk is not None:
+            self._desk.join(self._snapshot(), self._generation)
+        elif self._linked and self._leader is not None:
+            hello = messages.hello_message(self._snapshot(), self._generation, self._hub.address)
+            self._hub.send(self._leader["number"], hello)
 
     def close(self) -> None:
         """Leaves: links end when all is sent, the lease is given back."""

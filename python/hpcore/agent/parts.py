@@ -15,6 +15,7 @@ from hpcore.agent.environment import JobEnvironment, free_port, template_environ
 from hpcore.agent.forge import Forge
 from hpcore.agent.joining import enrol, registrar_of
 from hpcore.agent.journal import Journal
+from hpcore.agent.keeping import KeeperDesk
 from hpcore.agent.logs import LogRelay
 from hpcore.agent.memory import mem_available_bytes
 from hpcore.agent.node_registrar import NodeParts
@@ -45,6 +46,8 @@ class Parts:
     table: WorkerTable
     supervisor: Supervisor
     registrar: Registrar
+    keepers: KeeperDesk | None
+    """Of a job on several nodes: other nodes keep what ranks here copy, and the other way round."""
     shadow_fd: int
     """Memory for shadow copies: of a region for each rank, no page used before a worker writes."""
     data_cache: _core.NodeCache
@@ -53,6 +56,8 @@ class Parts:
     def close(self) -> None:
         """Ends threads, closes descriptors; all workers must have been reaped."""
         self.registrar.close()
+        if self.keepers is not None:
+            self.keepers.close()
         self.relay.close()
         self.journal.close()
         self.watch.close()
@@ -97,6 +102,10 @@ def assemble(
     segment.store.set(data_cache.STORE_KEY, str(cache.fd))
     first = 1 if node is None else (node.enrolment.number << 32) + 1
     table = WorkerTable(segment, watch, forge, relay, environment, first)
+    keepers = None
+    if node is not None:
+        env = template_environment(options.env)
+        keepers = KeeperDesk(segment.store, shadow_fd, env, node.enrolment.number)
     return Parts(
         options=options,
         segment=segment,
@@ -106,7 +115,8 @@ def assemble(
         journal=Journal(events, relay, options.on_event),
         table=table,
         supervisor=Supervisor(segment, table, options.recovery_deadline_s),
-        registrar=_registrar(options, segment, job, node),
+        registrar=_registrar(options, segment, job, node, keepers),
+        keepers=keepers,
         shadow_fd=shadow_fd,
         data_cache=cache,
     )
@@ -125,7 +135,11 @@ def _forge(options: AgentOptions, segment_fd: int, log_path: str) -> Forge:
 
 
 def _registrar(
-    options: AgentOptions, segment: _core.NodeSegment, job: str, node: NodeParts | None
+    options: AgentOptions,
+    segment: _core.NodeSegment,
+    job: str,
+    node: NodeParts | None,
+    keepers: KeeperDesk | None,
 ) -> Registrar:
     policy = Policy(
         min_ranks=options.min_ranks,
@@ -142,6 +156,6 @@ def _registrar(
             snooze_ns=int(scaling.snooze_s * 1e9),
         )
     if node is not None:
-        return registrar_of(node, segment, options, policy)
+        return registrar_of(node, segment, options, policy, keepers)
     cluster = Cluster(job, options.nproc, options.nproc, options.standbys)
     return Registrar(segment, LocalRosters(), cluster, policy)

@@ -27,6 +27,9 @@ MOST_RANKS = 1 << 16
 STORE_KEY = "shadow"
 """Key of the node's store under which the agent says which of its descriptors the memory is."""
 
+WANTED_KEY = "shadow/keeper"
+"""Key of the node's store once a worker keeps shadow copies: other nodes are to hold them, too."""
+
 HALF_BYTES = REGION_BYTES // 2
 _PAGE = 4096
 _ALIGN = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hpcore.errors import Unsupported
 from hpcore.membership.roster import Roster
 from hpcore.nodes.communicator import Layout, NodesCommunicator
 from hpcore.nodes.mesh import Door, Mesh, no_longer
@@ -36,6 +37,17 @@ def announce(worker: _core.Worker) -> None:
     door = Door(host, bytes.fromhex(store.get(SECRET_KEY, 1.0).decode()))
     _doors[worker.incarnation] = door
     store.set(announcement_key(worker.incarnation), door.address)
+
+
+def refuse_on_several(worker: _core.Worker | None, what: str) -> None:
+    """Raises Unsupported in a job on several nodes: the groups of torch.distributed meet in the
+    store, which is one node's."""
+    if worker is not None and worker.segment.store.check([HOST_KEY]):
+        raise Unsupported(
+            f"{what} in a job of --nnodes: its groups meet in a store that is one node's; run it "
+            "on one node (hpcore run without --nnodes), or let every rank hold the whole model and "
+            "train with hpcore.Job and job.replicate(model)"
+        )
 
 
 def communicator_over_nodes(worker: Any, roster: Roster, rank: int, slots: list[int]) -> Any:
