@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or ""),
 ]
 STEPS = 150
+SCRIPTS = cluster.ROOT / "tests" / "scripts"
 NODES = ("--nnodes", "2", "--nproc", "1", "--recovery-deadline", "60")
 
 
@@ -79,3 +80,18 @@ def test_what_a_rank_knew_outlives_its_host(
     for name in (left, spare):
         assert not list(hosts.events(name, "shadow_late")), hosts.said()
     assert not [pid for pid in processes if os.path.exists(f"/proc/{pid}")]
+
+
+@pytest.mark.parametrize("kind", ["init", "shard"])
+def test_what_needs_one_store_is_refused(
+    hosts: cluster.Cluster, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By each node at once, with the way out; the job ends."""
+    monkeypatch.setattr(cluster, "SCRIPT", SCRIPTS / "needs_one_store.py")
+    monkeypatch.setenv("TEST_NEEDS", kind)
+    options = (*NODES, "--job", f"refused-{kind}")
+    names = [hosts.start(n, 1, *options, name=f"{kind}{n}") for n in range(2)]
+    for name in names:
+        assert hosts.processes[name].wait(cluster.PATIENCE_S) != 0, hosts.said()
+    said = "".join((hosts.folder / f"{name}.txt").read_text() for name in names)
+    assert "Unsupported" in said and "job.replicate(model)" in said, said
