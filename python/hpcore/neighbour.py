@@ -149,7 +149,7 @@ def copy_back(loop: Loop, roster: Roster, plan: HealPlan) -> dict[str, Any]:
         "host": held.host if held is not None else "",
         "method": f"fabric/{network.fabric.provider}",
         "fabric": network.describe(),
-        "gb_per_s": round(copied / max(seconds, 1e-9) / 1e9, 3),
+        "gb_per_s": float(f"{copied / max(seconds, 1e-9) / 1e9:.3g}"),
     }
 
 
