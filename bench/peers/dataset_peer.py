@@ -3,6 +3,8 @@
 usage: dataset_peer.py PEER FOLDER TOKENS.bin ROUNDS. Each peer as its documentation has it, over
 the same tokens: an epoch's throughput (at most 1,000 batches), and the time from a fresh loader,
 the data being open, to its first batch after batch 1,500 (for those that keep a state, from it).
+As driven here litdata and streaming then give another batch than their first pass had there: their
+first-batch times are of what they do, not of an exact resume. StatefulDataLoader gives the same.
 """
 
 from __future__ import annotations
