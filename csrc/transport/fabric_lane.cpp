@@ -89,6 +89,24 @@ Status FabricLane::place(Operation* operation, size_t piece, const Region& whole
   return {};
 }
 
+// Neighbours on both sides, such as tensors cut from one buffer, are one piece of memory.
+bool FabricLane::extend(Operation* operation, const iovec& local, const fi::RmaIov& remote) {
+  if (operation->pieces == 0) return false;
+  const size_t last = operation->pieces - 1;
+  iovec& mine = operation->local[last];
+  fi::RmaIov& theirs = operation->remote[last];
+  if (static_cast<char*>(mine.iov_base) + mine.iov_len != local.iov_base) return false;
+  if (theirs.key != remote.key || theirs.addr + theirs.len != remote.addr) return false;
+  if (const auto& held = operation->held[last]; held && !bounce_) {
+    const uint64_t end = reinterpret_cast<uint64_t>(local.iov_base) + local.iov_len;
+    if (end > held->range.address + held->range.bytes) return false;
+  }
+  mine.iov_len += local.iov_len;
+  operation->target[last].iov_len += local.iov_len;
+  theirs.len += remote.len;
+  return true;
+}
+
 // Fills the next free slot with the next piece of the range.
 Status FabricLane::build(Progress* progress, const RegionMap& into) {
   Operation& operation = slot(progress->built);
@@ -99,8 +117,7 @@ Status FabricLane::build(Progress* progress, const RegionMap& into) {
   operation.rail =
       static_cast<size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
   const uint64_t most = fabric_->options().piece_bytes;
-  while (operation.pieces < pieces_limit_ && operation.bytes < most &&
-         progress->next < progress->end) {
+  while (operation.bytes < most && progress->next < progress->end) {
     const size_t region = into.region_at(progress->next);
     const uint64_t inside = progress->next - into.start(region);
     const size_t their_region = peer_->regions.region_at(progress->next);
@@ -110,14 +127,17 @@ Status FabricLane::build(Progress* progress, const RegionMap& into) {
         std::min({into.regions()[region].bytes - inside, exposed.bytes - their_inside,
                   most - operation.bytes, progress->end - progress->next});
     const FabricAddress::Range& range = peer_->address.ranges[peer_->ranges[their_region]];
-    const uint64_t address = exposed.address + their_inside;
-    const size_t theirs = peer_->rails[operation.rail].second;
-    const size_t piece = operation.pieces++;
-    operation.local[piece] = {reinterpret_cast<void*>(into.regions()[region].address + inside),
-                              bytes};
-    operation.remote[piece] = {range.keys[theirs].base + (address - range.start), bytes,
-                               range.keys[theirs].key};
-    HPCORE_RETURN_IF_ERROR(place(&operation, piece, into.regions()[region]));
+    const auto& key = range.keys[peer_->rails[operation.rail].second];
+    const iovec local{reinterpret_cast<void*>(into.regions()[region].address + inside), bytes};
+    const fi::RmaIov remote{key.base + (exposed.address + their_inside - range.start), bytes,
+                            key.key};
+    if (!extend(&operation, local, remote)) {
+      if (operation.pieces == pieces_limit_) break;
+      const size_t piece = operation.pieces++;
+      operation.local[piece] = local;
+      operation.remote[piece] = remote;
+      HPCORE_RETURN_IF_ERROR(place(&operation, piece, into.regions()[region]));
+    }
     operation.bytes += bytes;
     progress->next += bytes;
   }

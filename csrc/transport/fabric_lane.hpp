@@ -70,6 +70,7 @@ class FabricLane {
   FabricLane(std::shared_ptr<Fabric> fabric, std::shared_ptr<const FabricPeer> peer);
   Status open_ports();
   Operation& slot(size_t number) { return operations_[number % operations_.size()]; }
+  bool extend(Operation* operation, const iovec& local, const driver::fi::RmaIov& remote);
   Status build(Progress* progress, const RegionMap& into);
   Status place(Operation* operation, size_t piece, const Region& whole);
   Status post(Progress* progress, const RegionMap& into, bool* any);
