@@ -77,7 +77,8 @@ class FabricLane {
   Status reap(bool* any);
   Status announce(Progress* progress, const Arrival& arrival, bool* any);
   Status turn(Progress* progress, const RegionMap& into, const Arrival& arrival, bool* any);
-  Status completion_error(const FabricPort& port) const;
+  Status completion_error(const FabricPort& port);
+  void flush();
   Status give_up(Status status);
   Status stopped(Progress* progress);
   [[nodiscard]] Region bounce_region() const;
