@@ -243,8 +243,8 @@ Region FabricLane::bounce_region() const {
   return {reinterpret_cast<uint64_t>(bounce_.get()), bounce_bytes_};
 }
 
-// libfabric 1.17's rxm can crash (3 of 25 runs of the contract test) when an endpoint is closed on a
-// connection that the peer has just ended: the reads that it still lists are taken back twice. So
+// libfabric 1.17's rxm can crash (3 of 25 runs of the contract test) when an endpoint is closed on
+// a connection that the peer has just ended: the reads that it still lists are taken back twice. So
 // the queue is emptied first, which takes them back once; a peer that is gone leaves none behind.
 void FabricLane::flush() {
   const TimePoint until = Clock::now() + kFlushLimit;
