@@ -91,6 +91,8 @@ class NodeRegistrar(Registrar):
         self._finished: set[int] = set()
         self._died: set[int] = set()
         self._unsent: deque[Event] = deque(maxlen=1000)
+        # Heard before this node knew that it leads.
+        self._early: deque[tuple[int, Message]] = deque(maxlen=1000)
         self._outcomes: list[Outcome] = []
         self._contact_s = time.monotonic()
         self._led_since_s = time.monotonic()
@@ -222,6 +224,8 @@ class NodeRegistrar(Registrar):
         elif self._leader is None or lead["version"] != self._leader["version"]:
             self._leader, self._linked = lead, False
             self._leading_asked = lead["number"] == self.number
+            if not self._leading_asked:
+                self._early.clear()
             self._contact_s = self._led_since_s = time.monotonic()
             if lead["number"] != self.number:
                 self._hub.connect(lead["number"], lead["address"])
@@ -242,6 +246,8 @@ class NodeRegistrar(Registrar):
         self._desk.join(self._snapshot(), self._generation)
         while self._unsent:
             self._report(self._unsent.popleft())
+        while self._early:
+            self._desk.hear(*self._early.popleft())
 
     def _hear(self, peer: int, message: Message) -> None:
         leader = self._leader["number"] if self._leader is not None else None
@@ -250,6 +256,9 @@ class NodeRegistrar(Registrar):
                 return
             self._desk.hear(peer, message)
         elif peer != leader:
+            # The lead's key is seen by all at once: a node's hello may be here before our answer.
+            if self._leading_asked and message["kind"] != "linked":
+                self._early.append((peer, message))
             return
         elif message["kind"] == "linked":
             self._linked = True
