@@ -1,5 +1,5 @@
 // Purpose: a .hpd file, mapped read-only: its fields, rows and documents, and the checking of what
-// is touched. What copies samples out of it is gather.hpp.
+// is touched. What copies samples out of it is sample_reader.hpp.
 // Limits: a file that is cut short, or whose disk fails, while it is open is an error of the next
 // check_size() or of guarded(), never a SIGBUS within them (bus_guard.hpp). Writing to a file that
 // is open is a mistake that only a block's first check can see; a build never does it: it puts a

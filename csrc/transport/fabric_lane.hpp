@@ -78,6 +78,8 @@ class FabricLane {
   Status announce(Progress* progress, const Arrival& arrival, bool* any);
   Status turn(Progress* progress, const RegionMap& into, const Arrival& arrival, bool* any);
   Status completion_error(const FabricPort& port);
+  [[nodiscard]] bool in_flight() const;
+  void settle(void* context);  // of a completion
   void flush();
   Status give_up(Status status);
   Status stopped(Progress* progress);
@@ -93,6 +95,7 @@ class FabricLane {
   std::vector<FabricPort> ports_;  // closed before the operations go
   std::vector<uint64_t> peers_;    // the peer's handle, by port
   std::vector<uint64_t> loads_;    // bytes in flight, by port
+  bool failed_ = false;            // a read ended with an error
   std::unique_ptr<FabricWait> waiter_;
   size_t pieces_limit_ = 1;
   bool emulated_ = false;

@@ -64,12 +64,10 @@ __all__: list[str] = [
     "Worker",
     "copy_bytes",
     "copy_digested",
-    "copy_tokens",
     "digest128",
     "digest_codes",
     "digest_regions",
     "exact_sum",
-    "gather",
     "maps_file",
     "mark_documents",
     "monotonic_ns",
@@ -79,7 +77,6 @@ __all__: list[str] = [
     "reduce_in_rank_order",
     "reduction_instructions",
     "replan_transfer",
-    "sample_count",
     "use_huge_pages",
     "widen_code_name",
 ]
@@ -1714,17 +1711,6 @@ def copy_digested(
     Copies past the caches and returns digest128 of what was copied, in one pass.
     """
 
-def copy_tokens(
-    file: DatasetFile,
-    field: typing.SupportsInt | typing.SupportsIndex,
-    first: typing.SupportsInt | typing.SupportsIndex,
-    count: typing.SupportsInt | typing.SupportsIndex,
-    out_address: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
-    """
-    Writes int64 [count] at out_address.
-    """
-
 def digest128(buffer: typing_extensions.Buffer, code: str = "") -> bytes:
     """
     16 bytes: four CRC-32C lanes, little-endian. Detects accidents, not attackers.
@@ -1747,18 +1733,6 @@ def digest_regions(
 def exact_sum(values: collections.abc.Iterable) -> float:
     """
     The sum of numbers, rounded once; the same in any order. +0 if it is zero.
-    """
-
-def gather(
-    file: DatasetFile,
-    field: typing.SupportsInt | typing.SupportsIndex,
-    indices: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    stride: typing.SupportsInt | typing.SupportsIndex,
-    length: typing.SupportsInt | typing.SupportsIndex,
-    out_address: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
-    """
-    Writes int64 [len(indices), length] at out_address; the caller keeps that memory alive.
     """
 
 def maps_file(
@@ -1823,16 +1797,6 @@ def replan_transfer(
 ) -> list[PlannedPull]:
     """
     The same for what has not arrived, with the ranks as they are now. Pure.
-    """
-
-def sample_count(
-    file: DatasetFile,
-    field: typing.SupportsInt | typing.SupportsIndex,
-    stride: typing.SupportsInt | typing.SupportsIndex,
-    length: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
-    """
-    Samples of `length` tokens, `stride` apart; 0 for a field that is no token stream.
     """
 
 def use_huge_pages(
