@@ -137,14 +137,6 @@ class Policy:
         return f"{self.min} to {self.max}{by}"
 
     @staticmethod
-    def from_mapping(values: Mapping[str, Any]) -> Policy:
-        """A policy from plain values, as a YAML file has them.
-
-        Raises InvalidArgument for names that there are not, and values of a wrong type.
-        """
-        return _policy_of(values)
-
-    @staticmethod
     def from_file(path: str) -> Policy:
         """A policy from a YAML file. Raises InvalidArgument, with the file's name."""
         import yaml

@@ -57,7 +57,6 @@ class Enrolment:
         self.secret = self._shared_secret()
         self.number = self._take_number()
         self.renewed_s = time.monotonic()
-        self.lease_lost = False
         self.lease = coordinator.grant(TTL_LEASES * lease_s)
         coordinator.swap(self._key(f"nodes/{self.number}"), b"", 0, self.lease)
         self._lead_version = 0
@@ -115,7 +114,6 @@ class Enrolment:
                 if self._coordinator.renew(self.lease):
                     self.renewed_s = asked_s
                     continue
-                self.lease_lost = True
                 self._tell({"kind": "expelled"})
                 return
             except CoordinatorUnavailable:
